@@ -1,0 +1,489 @@
+"""Attacks: how does the adversary move?
+
+An attack is a frozen dataclass of hyperparameters and a callable ``attack(model, x, y, generator=None) -> x_adv``.
+``model`` takes float32 pixels [N, C, H, W] in [0, 1] and returns logits [N, K]; ``x`` are such pixels, ``y``
+int64 labels [N]; ``x_adv`` is like ``x``. A model is attacked in evaluation mode and gets its mode back. Without a
+generator an attack draws from its own seed, so a call repeats itself exactly.
+
+All gradient attacks are one loop, :func:`ascend`, over a threat set of :mod:`robustutils.threats`.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from robustutils.threats import Linf, ThreatSet
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+
+
+class Attack(Protocol):
+    """What evaluation and training expect of an attack."""
+
+    @property
+    def threat(self) -> ThreatSet:
+        """Where the attack may move."""
+        ...
+
+    def __call__(
+        self, model: nn.Module, x: Tensor, y: Tensor, generator: torch.Generator | None = None
+    ) -> Tensor: ...
+
+
+def cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
+    """L(h(x), y) for each example: [N]."""
+    return F.cross_entropy(logits.float(), y, reduction="none")
+
+
+def margin(logits: Tensor, y: Tensor) -> Tensor:
+    """max_{j != y} z_j - z_y for each example [N]: positive where the example fools the model (Carlini & Wagner)."""
+    logits = logits.float()
+    true = logits.gather(1, y[:, None]).squeeze(1)
+    return logits.scatter(1, y[:, None], -torch.inf).amax(1) - true
+
+
+def decaying(progress: float) -> float:
+    """A step-size schedule: from the full step down in a straight line, 1 - progress."""
+    return 1 - progress
+
+
+def constant(progress: float) -> float:
+    """The step-size schedule that changes nothing."""
+    return 1.0
+
+
+class Optimiser(Protocol):
+    """Turns gradients into movements of unit size; its state has the examples as leading dimension."""
+
+    def start(self, delta: Tensor) -> tuple[Tensor, ...]:
+        """The state before the first step."""
+        ...
+
+    def __call__(
+        self, threat: ThreatSet, gradient: Tensor, state: tuple[Tensor, ...], step: int
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """The movement for a step size of 1, and the next state."""
+        ...
+
+
+@dataclass(frozen=True)
+class Steepest:
+    """Steepest ascent in the threat set's norm: sign steps for linf, unit-length steps for l2."""
+
+    def start(self, delta: Tensor) -> tuple[Tensor, ...]:
+        """It needs no state."""
+        return ()
+
+    def __call__(
+        self, threat: ThreatSet, gradient: Tensor, state: tuple[Tensor, ...], step: int
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """The threat set's direction."""
+        return threat.direction(gradient), state
+
+
+@dataclass(frozen=True, kw_only=True)
+class Adam:
+    """Adam's update (Kingma & Ba 2015) with its moments kept per example."""
+
+    betas: tuple[float, float] = (0.9, 0.999)
+
+    def start(self, delta: Tensor) -> tuple[Tensor, ...]:
+        """Both moments at zero."""
+        return torch.zeros_like(delta), torch.zeros_like(delta)
+
+    def __call__(
+        self, threat: ThreatSet, gradient: Tensor, state: tuple[Tensor, ...], step: int
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """m / sqrt(v), both corrected for their start at zero."""
+        first = torch.lerp(gradient, state[0], self.betas[0])
+        second = torch.lerp(gradient.square(), state[1], self.betas[1])
+        mean = first / (1 - self.betas[0] ** (step + 1))
+        scale = (second / (1 - self.betas[1] ** (step + 1))).sqrt()
+        return mean / (scale + 1e-12), (first, second)
+
+
+@contextmanager
+def evaluation_mode(model: nn.Module) -> Iterator[None]:
+    """Put every part of ``model`` in evaluation mode, and each back into its own mode afterwards."""
+    modes = [(part, part.training) for part in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for part, training in modes:
+            part.training = training
+
+
+def check_inputs(model: nn.Module, x: Tensor, y: Tensor) -> None:
+    """Refuse what an attack cannot work on.
+
+    Raises:
+        ValueError: ``x`` is not float32 [N, C, H, W] in [0, 1] with N > 0, ``y`` not int64 [N] of known classes,
+            or the model returns probabilities instead of logits. The message names the offending value.
+    """
+    if x.ndim != 4 or x.dtype != torch.float32 or len(x) == 0:
+        raise ValueError(f"x must be float32 [N, C, H, W] with N > 0, got {x.dtype} {tuple(x.shape)}")
+    if y.shape != (len(x),) or y.dtype != torch.int64:
+        raise ValueError(f"y must be int64 [{len(x)}], got {y.dtype} {tuple(y.shape)}")
+    low, high = x.min().item(), x.max().item()
+    if not (low >= 0 and high <= 1):
+        raise ValueError(f"pixels must lie in [0, 1], got [{low:.6g}, {high:.6g}]")
+    with torch.no_grad():
+        logits = model(x[:2])
+    if logits.ndim != 2:
+        raise ValueError(f"the model must return logits [N, K], got shape {tuple(logits.shape)}")
+    if not 0 <= y.min() <= y.max() < logits.shape[1]:
+        raise ValueError(f"labels {y.min()}..{y.max()} do not fit a model of {logits.shape[1]} classes")
+    if logits.min() >= 0 and torch.allclose(logits.float().sum(1), torch.ones(len(logits), device=x.device)):
+        raise ValueError("the model must return logits, got probabilities (rows are positive and sum to 1)")
+
+
+def ascend(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    *,
+    threat: ThreatSet,
+    delta: Tensor,
+    steps: int,
+    step_size: float,
+    loss: Loss = cross_entropy,
+    schedule: Callable[[float], float] = constant,
+    optimiser: Optimiser | None = None,
+    drop_fooled: bool = False,
+    keep_best: bool = True,
+    dtype: torch.dtype = torch.float32,
+) -> Tensor:
+    """Climb ``loss`` from ``delta`` inside the threat set, for all examples at once; returns images like ``x``.
+
+    Only the gradient with respect to ``delta`` is computed. With ``keep_best`` an example's iterate of highest
+    loss is returned (one more forward pass), else the last one. With ``drop_fooled`` an example leaves the batch
+    with the first iterate that fools the model; under bfloat16 a fooled candidate is confirmed in float32 before
+    it leaves. The model must be in evaluation mode.
+    """
+    optimiser = optimiser or Steepest()
+    result = x.clone()
+    active = torch.arange(len(x), device=x.device)
+    state = optimiser.start(delta)
+    best, best_loss = delta, torch.full((len(x),), -torch.inf, device=x.device)
+    for step in range(steps + 1 if keep_best or drop_fooled else steps):
+        delta = delta.detach().requires_grad_(True)
+        with torch.autocast(x.device.type, dtype=dtype, enabled=dtype != torch.float32):
+            x_adv = threat.perturb(x, delta)
+            logits = model(x_adv)
+            losses = loss(logits, y)
+        if keep_best:
+            better = losses.detach() > best_loss
+            best_loss = torch.where(better, losses.detach(), best_loss)
+            best = torch.where(better.view(-1, *[1] * (delta.ndim - 1)), delta.detach(), best)
+        if step == steps:
+            delta = delta.detach()
+        else:
+            (gradient,) = torch.autograd.grad(losses.sum(), delta)
+            movement, state = optimiser(threat, gradient, state, step)
+            moved = threat.project(x, delta.detach() + step_size * schedule(step / steps) * movement)
+        if drop_fooled:
+            fooled = logits.detach().argmax(1) != y
+            if dtype != torch.float32 and fooled.any():
+                fooled[fooled.clone()] = _fooled(model, x_adv.detach()[fooled], y[fooled])
+            if fooled.any():
+                result[active[fooled]] = x_adv.detach()[fooled]
+                stay = ~fooled
+                active, x, y, delta = active[stay], x[stay], y[stay], delta.detach()[stay]
+                best, best_loss = best[stay], best_loss[stay]
+                state = tuple(part[stay] for part in state)
+                if step < steps:
+                    moved = moved[stay]
+                if len(active) == 0:
+                    return result
+        if step < steps:
+            delta = moved
+    with torch.no_grad():
+        result[active] = threat.perturb(x, best if keep_best else delta.detach())
+    return result
+
+
+def _fooled(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    """Whether a fresh float32 forward pass misclassifies each example: bool [N]."""
+    with torch.no_grad():
+        return model(x).argmax(1) != y
+
+
+@dataclass(frozen=True, kw_only=True)
+class FGSM:
+    """Fast gradient sign method: x + eps sign(grad L(h(x), y)), clipped to [0, 1] (Goodfellow et al. 2015; EAT, eq. 2).
+
+    >>> FGSM(eps=0.3)(model, x, y)  # doctest: +SKIP
+    """
+
+    eps: float
+    dtype: torch.dtype = torch.float32
+
+    @property
+    def threat(self) -> Linf:
+        """The linf ball of radius eps."""
+        return Linf(eps=self.eps)
+
+    def __call__(
+        self, model: nn.Module, x: Tensor, y: Tensor, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """One step; deterministic."""
+        return IFGSM(eps=self.eps, steps=1, dtype=self.dtype)(model, x, y)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepLL:
+    """Single step towards the least likely class y_LL: x - eps sign(grad L(h(x), y_LL)) (Kurakin et al.; EAT, eq. 3)."""
+
+    eps: float
+    dtype: torch.dtype = torch.float32
+
+    @property
+    def threat(self) -> Linf:
+        """The linf ball of radius eps."""
+        return Linf(eps=self.eps)
+
+    def __call__(
+        self, model: nn.Module, x: Tensor, y: Tensor, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """One step; deterministic, and blind to the labels ``y``."""
+        with evaluation_mode(model):
+            check_inputs(model, x, y)
+            with torch.no_grad():
+                least = model(x).argmin(1)
+            return ascend(
+                model,
+                x,
+                least,
+                threat=self.threat,
+                delta=torch.zeros_like(x),
+                steps=1,
+                step_size=self.eps,
+                loss=_negative_cross_entropy,
+                keep_best=False,
+                dtype=self.dtype,
+            )
+
+
+def _negative_cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
+    return -cross_entropy(logits, y)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RFGSM:
+    """R+FGSM: x' = clip(x + alpha sign(N(0, I))), then an FGSM step of eps - alpha at x' (EAT, eq. 7).
+
+    ``alpha`` defaults to eps / 2, the paper's choice.
+    """
+
+    eps: float
+    alpha: float | None = None
+    dtype: torch.dtype = torch.float32
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.alpha is not None and not 0 <= self.alpha <= self.eps:
+            raise ValueError(f"alpha={self.alpha}: the random step must lie in [0, eps={self.eps}]")
+
+    @property
+    def threat(self) -> Linf:
+        """The linf ball of radius eps."""
+        return Linf(eps=self.eps)
+
+    def __call__(
+        self, model: nn.Module, x: Tensor, y: Tensor, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """One random and one gradient step."""
+        alpha = self.eps / 2 if self.alpha is None else self.alpha
+        generator = generator or torch.Generator().manual_seed(self.seed)
+        noise = torch.randn(x.shape, generator=generator).sign().to(x.device)
+        delta = self.threat.project(x, alpha * noise)
+        with evaluation_mode(model):
+            check_inputs(model, x, y)
+            return ascend(
+                model,
+                x,
+                y,
+                threat=self.threat,
+                delta=delta,
+                steps=1,
+                step_size=self.eps - alpha,
+                keep_best=False,
+                dtype=self.dtype,
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class IFGSM:
+    """Iterated FGSM: ``steps`` steps of eps / steps from x, clipped to [0, 1] (Kurakin et al. 2017; EAT, section 3.2)."""
+
+    eps: float
+    steps: int = 10
+    dtype: torch.dtype = torch.float32
+
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise ValueError(f"steps={self.steps}: at least one step is needed")
+
+    @property
+    def threat(self) -> Linf:
+        """The linf ball of radius eps."""
+        return Linf(eps=self.eps)
+
+    def __call__(
+        self, model: nn.Module, x: Tensor, y: Tensor, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """All steps; deterministic; the last iterate counts, as in the paper."""
+        with evaluation_mode(model):
+            check_inputs(model, x, y)
+            return ascend(
+                model,
+                x,
+                y,
+                threat=self.threat,
+                delta=torch.zeros_like(x),
+                steps=self.steps,
+                step_size=self.eps / self.steps,
+                keep_best=False,
+                dtype=self.dtype,
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class PGD:
+    """Projected gradient ascent from random starts (Madry et al. 2018; BS, section 4.1; EAT, Table 8).
+
+    x_{t+1} = project(x_t + step_size * schedule(t / steps) * optimiser(grad loss)).
+
+    Args:
+        threat: where to move, for example ``Linf(eps=0.3)``.
+        steps, step_size: number and size of the steps, in the unit of the threat set's norm.
+        loss: what to climb, :func:`cross_entropy` or :func:`margin`.
+        schedule: factor of the step size over the progress in [0, 1).
+        optimiser: :class:`Steepest` or :class:`Adam`.
+        restarts: independent runs; each further one sees only examples not yet fooled.
+        random_start: start at random, else at x.
+        keep_best: return the iterate of highest loss, else the last.
+        drop_fooled: stop work on an example once it fools the model: the same verdicts, sooner.
+        dtype: ``torch.bfloat16`` runs the passes under autocast.
+        seed: of the random starts, where the call brings no generator.
+    """
+
+    threat: ThreatSet
+    steps: int = 40
+    step_size: float = 0.01
+    loss: Loss = cross_entropy
+    schedule: Callable[[float], float] = constant
+    optimiser: Optimiser = Steepest()
+    restarts: int = 1
+    random_start: bool = True
+    keep_best: bool = True
+    drop_fooled: bool = True
+    dtype: torch.dtype = torch.float32
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, least in (("steps", 1), ("restarts", 1)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name}={getattr(self, name)}: at least {least} is needed")
+        if not self.step_size > 0:
+            raise ValueError(f"step_size={self.step_size}: must be positive")
+
+    def __call__(
+        self, model: nn.Module, x: Tensor, y: Tensor, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """Every restart on what is left; returns fooling images where one was found."""
+        generator = generator or torch.Generator().manual_seed(self.seed)
+        with evaluation_mode(model):
+            check_inputs(model, x, y)
+            result, left = x.clone(), torch.arange(len(x), device=x.device)
+            best = torch.full((len(x),), -torch.inf, device=x.device)
+            for _ in range(self.restarts):
+                delta = self.threat.start(x[left], generator if self.random_start else None)
+                found = ascend(
+                    model,
+                    x[left],
+                    y[left],
+                    threat=self.threat,
+                    delta=delta,
+                    steps=self.steps,
+                    step_size=self.step_size,
+                    loss=self.loss,
+                    schedule=self.schedule,
+                    optimiser=self.optimiser,
+                    drop_fooled=self.drop_fooled,
+                    keep_best=self.keep_best,
+                    dtype=self.dtype,
+                )
+                if self.restarts == 1:
+                    return found
+                with torch.no_grad():
+                    logits = model(found)
+                    losses = self.loss(logits, y[left])
+                better = losses > best[left]
+                result[left[better]], best[left[better]] = found[better], losses[better]
+                if self.drop_fooled:
+                    fooled = logits.argmax(1) != y[left]
+                    result[left[fooled]] = found[fooled]
+                    left = left[~fooled]
+                if len(left) == 0:
+                    break
+            return result
+
+
+@dataclass(frozen=True, kw_only=True)
+class Transfer:
+    """A black-box attack: examples crafted on a static ``source`` are handed to the model (EAT, section 3.3)."""
+
+    source: nn.Module
+    attack: Attack
+
+    @property
+    def threat(self) -> ThreatSet:
+        """That of the attack on the source."""
+        return self.attack.threat
+
+    def __call__(
+        self, model: nn.Module, x: Tensor, y: Tensor, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """The source's adversarial examples, whatever ``model`` is."""
+        return self.attack(self.source, x, y, generator)
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorstOf:
+    """The worst case of several attacks for each example: later attacks see only what is not yet fooled.
+
+    The threat sets must agree; an example that nothing fools keeps the last attack's image.
+    """
+
+    attacks: tuple[Attack, ...]
+
+    def __post_init__(self) -> None:
+        if not self.attacks:
+            raise ValueError("attacks=(): the worst case of no attack is undefined")
+        if any(attack.threat != self.attacks[0].threat for attack in self.attacks):
+            raise ValueError(f"attacks with different threat sets: {[a.threat for a in self.attacks]}")
+
+    @property
+    def threat(self) -> ThreatSet:
+        """The common threat set."""
+        return self.attacks[0].threat
+
+    def __call__(
+        self, model: nn.Module, x: Tensor, y: Tensor, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """The first image that fools the model, attack by attack."""
+        result, left = x.clone(), torch.arange(len(x), device=x.device)
+        for attack in self.attacks:
+            result[left] = attack(model, x[left], y[left], generator)
+            with evaluation_mode(model):
+                left = left[~_fooled(model, result[left], y[left])]
+            if len(left) == 0:
+                break
+        return result

@@ -1,0 +1,138 @@
+"""One training loop for every model of the book: resumable, seeded, and stopped by a loss that is not finite."""
+
+import logging
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from robustutils.artifacts import write_atomically
+from robustutils.data import Dataset
+from robustutils.objectives import Objective
+
+log = logging.getLogger(__name__)
+
+CHECKPOINT_SECONDS = 60.0
+
+
+class TrainingError(RuntimeError):
+    """Training cannot go on; the message names epoch, step and setting."""
+
+
+def constant(progress: float) -> float:
+    """The schedule that leaves the learning rate as it is."""
+    return 1.0
+
+
+def fit(
+    model: nn.Module,
+    dataset: Dataset,
+    objective: Objective,
+    *,
+    epochs: int,
+    batch_size: int,
+    learning_rate: float = 1e-3,
+    schedule: Callable[[float], float] = constant,
+    max_gradient_norm: float = math.inf,
+    dtype: torch.dtype = torch.float32,
+    seed: int = 0,
+    checkpoint: Path | None = None,
+    after_epoch: Callable[[int, nn.Module], None] | None = None,
+) -> nn.Module:
+    """Train ``model`` in place with Adam and return it in evaluation mode.
+
+    Every epoch visits all examples once in an order that depends on ``seed`` and the epoch alone; the last
+    batch is topped up from the start of that order, so that all batches have one shape. The data live on the
+    model's device. With a ``checkpoint`` path the state is stored there about once a minute, and a call that
+    finds one goes on from it: an interrupted training ends with the same weights as an uninterrupted one.
+
+    Args:
+        model: takes float32 [N, C, H, W] in [0, 1], returns logits [N, K].
+        dataset: the training set.
+        objective: see :mod:`robustutils.objectives`.
+        epochs, batch_size: positive integers; the batch is at most the data set.
+        learning_rate: Adam's step size at ``schedule`` = 1.
+        schedule: factor of the learning rate as a function of progress in [0, 1).
+        max_gradient_norm: l2 norm to which the gradient is clipped.
+        dtype: ``torch.bfloat16`` runs forward and backward under autocast; weights and updates stay float32.
+        seed: seeds data order, dropout and whatever the objective draws from torch's generators.
+        checkpoint: file of the resumable state; the caller removes it.
+        after_epoch: called with (epochs done, model in evaluation mode) after each epoch.
+
+    Raises:
+        ValueError: an argument is out of range.
+        TrainingError: the loss is not finite.
+    """
+    if epochs < 1 or not 1 <= batch_size <= len(dataset):
+        raise ValueError(
+            f"epochs={epochs}, batch_size={batch_size}: epochs must be at least 1 and the batch size "
+            f"between 1 and the {len(dataset)} examples of {dataset.name}"
+        )
+    device = next(model.parameters()).device
+    images, labels = dataset.images.to(device), dataset.labels.to(device)
+    optimiser = torch.optim.Adam(model.parameters(), lr=learning_rate, fused=True)
+    batches = math.ceil(len(dataset) / batch_size)
+    step = 0
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        if checkpoint is not None and checkpoint.exists():
+            step = _restore(checkpoint, model, optimiser)
+            log.info("resuming at epoch %d, batch %d", step // batches + 1, step % batches)
+        saved = time.monotonic()
+        for epoch in range(step // batches, epochs):
+            order = torch.randperm(
+                len(dataset), generator=torch.Generator().manual_seed(seed * 100_003 + epoch)
+            )
+            order = torch.cat([order, order])[: batches * batch_size].to(device)
+            model.train()
+            total, start = 0.0, step % batches
+            for batch in range(start, batches):
+                chosen = order[batch * batch_size : (batch + 1) * batch_size]
+                progress = step / (epochs * batches)
+                optimiser.param_groups[0]["lr"] = learning_rate * schedule(progress)
+                with torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
+                    loss = objective(model, images[chosen], labels[chosen], progress)
+                optimiser.zero_grad(set_to_none=True)
+                loss.backward()
+                if max_gradient_norm < math.inf:
+                    nn.utils.clip_grad_norm_(model.parameters(), max_gradient_norm)
+                value = loss.item()
+                if not math.isfinite(value):
+                    raise TrainingError(
+                        f"the loss is {value} at epoch {epoch + 1}, batch {batch + 1} of {batches} "
+                        f"({objective}, learning rate {learning_rate}, {dtype}, seed {seed})"
+                    )
+                optimiser.step()
+                total += value
+                step += 1
+                if checkpoint is not None and time.monotonic() - saved > CHECKPOINT_SECONDS:
+                    _save(checkpoint, model, optimiser, step)
+                    saved = time.monotonic()
+            log.info("epoch %d of %d: mean loss %.4f", epoch + 1, epochs, total / max(batches - start, 1))
+            if after_epoch is not None:
+                after_epoch(epoch + 1, model.eval())
+    return model.eval()
+
+
+def _save(path: Path, model: nn.Module, optimiser: torch.optim.Optimizer, step: int) -> None:
+    state = {
+        "step": step,
+        "model": model.state_dict(),
+        "optimiser": optimiser.state_dict(),
+        "random": torch.get_rng_state(),
+        "cuda_random": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+    }
+    write_atomically(path, lambda partial: torch.save(state, partial))
+
+
+def _restore(path: Path, model: nn.Module, optimiser: torch.optim.Optimizer) -> int:
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    model.load_state_dict(state["model"])
+    optimiser.load_state_dict(state["optimiser"])
+    torch.set_rng_state(state["random"])
+    if state["cuda_random"]:
+        torch.cuda.set_rng_state_all(state["cuda_random"])
+    return int(state["step"])
