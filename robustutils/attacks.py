@@ -119,6 +119,13 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
             part.training = training
 
 
+@contextmanager
+def exact(x: Tensor) -> Iterator[None]:
+    """No gradients, and full precision on ``x``'s device even where the caller runs under autocast."""
+    with torch.no_grad(), torch.autocast(x.device.type, enabled=False):
+        yield
+
+
 def check_inputs(model: nn.Module, x: Tensor, y: Tensor) -> None:
     """Refuse what an attack cannot work on.
 
@@ -133,7 +140,7 @@ def check_inputs(model: nn.Module, x: Tensor, y: Tensor) -> None:
     low, high = x.min().item(), x.max().item()
     if not (low >= 0 and high <= 1):
         raise ValueError(f"pixels must lie in [0, 1], got [{low:.6g}, {high:.6g}]")
-    with torch.no_grad():
+    with exact(x):
         logits = model(x[:2])
     if logits.ndim != 2:
         raise ValueError(f"the model must return logits [N, K], got shape {tuple(logits.shape)}")
@@ -162,55 +169,53 @@ def ascend(
     """Climb ``loss`` from ``delta`` inside the threat set, for all examples at once; returns images like ``x``.
 
     Only the gradient with respect to ``delta`` is computed. With ``keep_best`` an example's iterate of highest
-    loss is returned (one more forward pass), else the last one. With ``drop_fooled`` an example leaves the batch
-    with the first iterate that fools the model; under bfloat16 a fooled candidate is confirmed in float32 before
-    it leaves. The model must be in evaluation mode.
+    loss is returned (one more forward pass), else the last one. With ``drop_fooled`` it is the first iterate
+    that fools the model, and the example leaves the batch; under bfloat16 that iterate is confirmed in float32
+    before it leaves. The model must be in evaluation mode.
     """
     optimiser = optimiser or Steepest()
-    result = x.clone()
-    active = torch.arange(len(x), device=x.device)
-    state = optimiser.start(delta)
+    x = images = x.detach()
+    delta, found = delta.detach(), delta.detach().clone()
+    rows = torch.arange(len(x), device=x.device)
     best, best_loss = delta, torch.full((len(x),), -torch.inf, device=x.device)
-    for step in range(steps + 1 if keep_best or drop_fooled else steps):
-        delta = delta.detach().requires_grad_(True)
-        with torch.autocast(x.device.type, dtype=dtype, enabled=dtype != torch.float32):
-            x_adv = threat.perturb(x, delta)
-            logits = model(x_adv)
+    state = optimiser.start(delta)
+    # One autocast around all steps, so that the weights are cast once.
+    with torch.enable_grad(), torch.autocast(x.device.type, dtype=dtype, enabled=dtype != torch.float32):
+        for step in range(steps + 1 if keep_best or drop_fooled else steps):
+            leaf = delta.detach().requires_grad_(True)
+            logits = model(threat.perturb(x, leaf))
             losses = loss(logits, y)
-        if keep_best:
-            better = losses.detach() > best_loss
-            best_loss = torch.where(better, losses.detach(), best_loss)
-            best = torch.where(better.view(-1, *[1] * (delta.ndim - 1)), delta.detach(), best)
-        if step == steps:
-            delta = delta.detach()
-        else:
-            (gradient,) = torch.autograd.grad(losses.sum(), delta)
-            movement, state = optimiser(threat, gradient, state, step)
-            moved = threat.project(x, delta.detach() + step_size * schedule(step / steps) * movement)
-        if drop_fooled:
-            fooled = logits.detach().argmax(1) != y
-            if dtype != torch.float32 and fooled.any():
-                fooled[fooled.clone()] = _fooled(model, x_adv.detach()[fooled], y[fooled])
-            if fooled.any():
-                result[active[fooled]] = x_adv.detach()[fooled]
-                stay = ~fooled
-                active, x, y, delta = active[stay], x[stay], y[stay], delta.detach()[stay]
-                best, best_loss = best[stay], best_loss[stay]
-                state = tuple(part[stay] for part in state)
-                if step < steps:
-                    moved = moved[stay]
-                if len(active) == 0:
-                    return result
-        if step < steps:
-            delta = moved
-    with torch.no_grad():
-        result[active] = threat.perturb(x, best if keep_best else delta.detach())
-    return result
+            stay: Tensor | slice = slice(None)
+            if keep_best:
+                better = losses.detach() > best_loss
+                best = torch.where(better.view(-1, *[1] * (delta.ndim - 1)), delta, best)
+                best_loss = torch.where(better, losses.detach(), best_loss)
+            if drop_fooled:
+                fooled = (logits.argmax(1) != y).nonzero().squeeze(1)
+                if dtype != torch.float32 and len(fooled):
+                    with exact(x):
+                        x_adv = threat.perturb(x[fooled], delta[fooled])
+                    fooled = fooled[_fooled(model, x_adv, y[fooled])]
+                if len(fooled):
+                    found[rows[fooled]] = delta[fooled]
+                    stay = torch.ones_like(y, dtype=torch.bool).index_fill(0, fooled, False)
+                    rows, x, y, delta, best, best_loss = (
+                        part[stay] for part in (rows, x, y, delta, best, best_loss)
+                    )
+                    state = tuple(part[stay] for part in state)
+            if step == steps or len(rows) == 0:
+                break
+            (gradient,) = torch.autograd.grad(losses.sum(), leaf)
+            movement, state = optimiser(threat, gradient[stay], state, step)
+            delta = threat.project(x, delta + step_size * schedule(step / steps) * movement)
+    found[rows] = best if keep_best else delta
+    with exact(x):
+        return threat.perturb(images, found)
 
 
 def _fooled(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
     """Whether a fresh float32 forward pass misclassifies each example: bool [N]."""
-    with torch.no_grad():
+    with exact(x):
         return model(x).argmax(1) != y
 
 
@@ -254,7 +259,7 @@ class StepLL:
         """One step; deterministic, and blind to the labels ``y``."""
         with evaluation_mode(model):
             check_inputs(model, x, y)
-            with torch.no_grad():
+            with exact(x):
                 least = model(x).argmin(1)
             return ascend(
                 model,
@@ -422,7 +427,7 @@ class PGD:
                 )
                 if self.restarts == 1:
                     return found
-                with torch.no_grad():
+                with exact(x):
                     logits = model(found)
                     losses = self.loss(logits, y[left])
                 better = losses > best[left]

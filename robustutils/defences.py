@@ -1,18 +1,29 @@
 """The training recipes of the papers by name, trained on demand and kept in the artifact cache."""
 
 import dataclasses
+import logging
 import math
-from collections.abc import Callable
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from difflib import get_close_matches
+from multiprocessing import connection, parent_process
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.multiprocessing import get_context
 
 from robustutils import artifacts, models, training
+from robustutils.attacks import PGD, cross_entropy
 from robustutils.data import Dataset
 from robustutils.objectives import Clean, EnsembleAdversarial, Objective
+from robustutils.threats import Linf
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,9 +58,51 @@ def _eat_recipes() -> dict[str, Recipe]:
     return recipes
 
 
+@dataclass(frozen=True, kw_only=True)
+class RampedAdversarial:
+    """Adversarial training on PGD examples of a radius that grows from eps / 6 to eps: E[max L(h(x + delta), y)].
+
+    Both the radius and the step size rise in a straight line over the share ``ramp`` of the training. At the full
+    radius from the start, the loss of the MNIST network stays for epochs where guessing puts it.
+    """
+
+    eps: float
+    steps: int
+    step_size: float
+    ramp: float
+    dtype: torch.dtype = torch.float32
+
+    def __call__(self, model: nn.Module, x: Tensor, y: Tensor, progress: float) -> Tensor:
+        scale = min(1.0, (1 + 5 * progress / self.ramp) / 6)
+        attack = PGD(
+            threat=Linf(eps=scale * self.eps),
+            steps=self.steps,
+            step_size=scale * self.step_size,
+            keep_best=False,
+            drop_fooled=False,
+            dtype=self.dtype,
+        )
+        generator = torch.Generator().manual_seed(int(torch.randint(2**62, ())))
+        return cross_entropy(model(attack(model, x, y, generator)), y).mean()
+
+
+def warm_up_and_decay(progress: float) -> float:
+    """A learning-rate schedule: straight up over the first 5% of the training, then straight down to zero."""
+    return min(progress / 0.05, (1 - progress) / 0.95)
+
+
 RECIPES: dict[str, Recipe] = {
     **_eat_recipes(),
     "small_cnn": Recipe(architecture="small_cnn", objective=Clean(), epochs=6, batch_size=64),
+    "madry_mnist_fast": Recipe(
+        architecture="madry_mnist",
+        objective=RampedAdversarial(eps=0.3, steps=3, step_size=0.15, ramp=0.4, dtype=torch.bfloat16),
+        epochs=5,
+        batch_size=128,
+        schedule=warm_up_and_decay,
+        max_gradient_norm=5,
+        dtype=torch.bfloat16,
+    ),
 }
 
 
@@ -105,3 +158,53 @@ def train(
     code = (models.architecture(recipe.architecture), training.fit, type(recipe.objective), recipe.schedule)
     model.load_state_dict(artifacts.cached(f"model-{recipe.architecture}", config, code, build))
     return model.eval()
+
+
+def train_all(
+    recipes: Mapping[str, Recipe],
+    dataset: Dataset,
+    *,
+    seeds: Iterable[int],
+    device: str | torch.device = "cpu",
+    workers: int | None = None,
+) -> dict[tuple[str, int], nn.Module]:
+    """The models of several recipes and seeds, by (name, seed).
+
+    On the CPU they train side by side in ``workers`` processes (default: one for each core), each on one thread:
+    faster than one after the other on all cores, and the weights do not depend on how many cores there are.
+    On a GPU they train one after the other.
+    """
+    jobs = [(name, seed) for seed in seeds for name in recipes]
+    if torch.device(device).type == "cpu":
+        with ProcessPoolExecutor(
+            min(workers or os.cpu_count() or 1, len(jobs)),
+            mp_context=get_context("spawn"),
+            initializer=_one_thread,
+        ) as pool:
+            futures = {
+                pool.submit(train, recipes[name], dataset, seed=seed): (name, seed) for name, seed in jobs
+            }
+            try:
+                for done, future in enumerate(as_completed(futures), 1):
+                    future.result()
+                    log.info("%d of %d models are ready: %s, seed %d", done, len(jobs), *futures[future])
+            except BaseException:
+                for process in list(pool._processes.values()):
+                    process.terminate()
+                pool.shutdown(cancel_futures=True)
+                raise
+    return {(name, seed): train(recipes[name], dataset, seed=seed, device=device) for name, seed in jobs}
+
+
+def _one_thread() -> None:
+    """A worker computes on one thread, leaves Ctrl-C to its parent, and does not outlive it."""
+    torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_leave_with_parent, daemon=True).start()
+
+
+def _leave_with_parent() -> None:
+    parent = parent_process()
+    assert parent is not None
+    connection.wait([parent.sentinel])
+    os._exit(1)

@@ -50,7 +50,7 @@ def eat_b_star(classes: int = 10) -> nn.Module:
 
 def eat_b(classes: int = 10) -> nn.Module:
     """Architecture B of EAT, Table 5: three convolutions behind a dropout of 0.2 on the input pixels."""
-    return nn.Sequential(nn.Dropout(0.2), *eat_b_star(classes))
+    return nn.Sequential(nn.Dropout(0.2), *eat_b_star(classes))  # type: ignore[misc]
 
 
 class TanhPool(nn.Module):
@@ -108,7 +108,7 @@ def madry_mnist(classes: int = 10) -> nn.Module:
     for layer in model:
         if isinstance(layer, (nn.Conv2d, nn.Linear)):
             nn.init.trunc_normal_(layer.weight, std=0.1, a=-0.2, b=0.2)
-            nn.init.constant_(layer.bias, 0.1)
+            nn.init.constant_(layer.bias, 0.1)  # type: ignore[arg-type]
     return model
 
 
@@ -156,7 +156,7 @@ def build(name: str, *, classes: int = 10, seed: int = 0) -> nn.Module:
     """A fresh network with weights drawn from ``seed``, in the channels-last layout, which is the faster one."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return architecture(name)(classes).to(memory_format=torch.channels_last)
+        return architecture(name)(classes).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 def glorot(model: nn.Sequential) -> nn.Sequential:
@@ -164,7 +164,7 @@ def glorot(model: nn.Sequential) -> nn.Sequential:
     for layer in model:
         if isinstance(layer, (nn.Conv2d, nn.Linear)):
             nn.init.xavier_uniform_(layer.weight)
-            nn.init.zeros_(layer.bias)
+            nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
     return model
 
 

@@ -1,7 +1,7 @@
 """Threat sets: where may the adversary move?
 
-A threat set describes a perturbation ``delta`` of a batch: where it may ``start``, how it ``perturb``s the
-images, how it is ``project``ed back, and which ``direction`` of unit size climbs fastest. The ascent loop of
+A threat set describes a perturbation ``delta`` of a batch: where it may start, which images it makes, how it is
+brought back into the set, and which direction of unit size climbs fastest. The ascent loop of
 :mod:`robustutils.attacks` knows nothing else about it, so an attack in pixels and one in the latent codes of a
 decoder are the same loop over different threat sets. Images are float32 [N, C, H, W] in [0, 1].
 """

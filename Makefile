@@ -1,0 +1,67 @@
+# Two commands are enough: `make book` and `make test`. `make help` lists the others.
+PYTHON ?= python3
+PROFILE ?= standard
+CHAPTER ?=
+ARGS ?=
+BIN := .venv/bin
+export PYTHONHASHSEED := 0
+
+.DEFAULT_GOAL := help
+.PHONY: help setup book test nbval site run publish references data lint format lab bench clean
+
+help: ## this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+setup: .venv/.installed ## make .venv with the pinned dependencies
+
+.venv/.installed: pyproject.toml constraints.txt
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[book,test,lint]'
+	@touch $@
+
+book: setup ## execute every chapter at quick and render the book to _build/html/index.html
+	$(BIN)/python -m robustutils build
+
+test: setup ## all tests, and every chapter re-executed at quick against its stored outputs
+	$(BIN)/python -m pytest
+	$(MAKE) --no-print-directory nbval
+
+nbval: setup ## only the chapters: re-execute at quick and compare the checked cells
+	$(BIN)/python -m pytest --nbval-lax --nbval-cell-timeout=600 -p no:cacheprovider -v chapters/*.ipynb
+
+site: setup ## render the published edition
+	$(BIN)/python -m robustutils site
+
+run: setup ## execute one chapter: make run CHAPTER=name PROFILE=standard ARGS="-p seed 3"
+	@test -n "$(CHAPTER)" || { echo "error: name a chapter, CHAPTER=..."; exit 2; }
+	$(BIN)/python -m robustutils run $(CHAPTER) --profile $(PROFILE) $(ARGS)
+
+publish: setup ## execute one chapter and make it the published edition
+	@test -n "$(CHAPTER)" || { echo "error: name a chapter, CHAPTER=..."; exit 2; }
+	$(BIN)/python -m robustutils publish $(CHAPTER) --profile $(PROFILE) $(ARGS)
+
+references: setup ## renew the paired notebooks and the outputs that nbval compares
+	$(BIN)/python -m robustutils references
+
+data: setup ## download the public data sets, with checksums
+	$(BIN)/python -m robustutils data $(ARGS)
+
+lint: setup ## ruff, format and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: setup ## bring the code into the project's format
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+lab: setup ## JupyterLab with the project's kernel
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[lab]'
+	$(BIN)/jupyter lab chapters
+
+bench: setup ## attack speed against foolbox, torchattacks and ART
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --requirement benchmarks/requirements.txt
+	$(BIN)/python benchmarks/attack_speed.py $(ARGS)
+
+clean: ## remove everything that can be made again
+	rm -rf _build .venv

@@ -1,0 +1,313 @@
+"""How fast is this project's PGD beside foolbox, torchattacks and ART?
+
+Every contender attacks the first MNIST test images on the same adversarially trained network with the same
+threads and batch size, several times in alternating order. Medians of the seconds count, and robust accuracy is
+counted by the same fresh float32 pass for all. README.md beside this file says what the figures mean.
+"""
+
+import argparse
+import dataclasses
+import importlib.metadata
+import json
+import logging
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from robustutils import data, defences, evaluation, runs, threats
+from robustutils.attacks import PGD, decaying, margin
+
+RECIPE = "madry_mnist_fast"
+EPS, STEPS, STEP_SIZE = 0.3, 40, 0.01
+LAYOUTS = {"nchw": torch.contiguous_format, "channels_last": torch.channels_last}
+PRECISION_LIMIT = 0.2
+"""Most points of robust accuracy by which bfloat16 may differ from float32 on the whole test set."""
+
+PGD40 = PGD(threat=threats.Linf(eps=EPS), steps=STEPS, step_size=STEP_SIZE, dtype=torch.bfloat16)
+# Chosen on training images: the fewest steps that leave no more of them standing than 40 constant steps.
+FAST = dataclasses.replace(PGD40, steps=10, step_size=0.15, loss=margin, schedule=decaying)
+
+Contender = Callable[[nn.Module, Tensor, Tensor, int, int], Tensor]
+"""(model, images, labels, batch size, seed) -> adversarial images."""
+
+
+def ours(attack: PGD) -> Contender:
+    def contender(model: nn.Module, images: Tensor, labels: Tensor, batch: int, seed: int) -> Tensor:
+        generator = torch.Generator().manual_seed(seed)
+        batches = zip(images.split(batch), labels.split(batch), strict=True)
+        return torch.cat([attack(model, x, y, generator) for x, y in batches])
+
+    return contender
+
+
+def foolbox_pgd() -> Contender:
+    import foolbox
+
+    attack = foolbox.attacks.LinfPGD(abs_stepsize=STEP_SIZE, steps=STEPS, random_start=True)
+
+    def contender(model: nn.Module, images: Tensor, labels: Tensor, batch: int, seed: int) -> Tensor:
+        torch.manual_seed(seed)
+        wrapped = foolbox.PyTorchModel(model, bounds=(0, 1), device="cpu")
+        batches = zip(images.split(batch), labels.split(batch), strict=True)
+        return torch.cat([attack.run(wrapped, x, y, epsilon=EPS) for x, y in batches])
+
+    return contender
+
+
+def torchattacks_pgd() -> Contender:
+    import torchattacks
+
+    def contender(model: nn.Module, images: Tensor, labels: Tensor, batch: int, seed: int) -> Tensor:
+        torch.manual_seed(seed)
+        attack = torchattacks.PGD(model, eps=EPS, alpha=STEP_SIZE, steps=STEPS, random_start=True)
+        batches = zip(images.split(batch), labels.split(batch), strict=True)
+        return torch.cat([attack(x, y) for x, y in batches])
+
+    return contender
+
+
+def art_pgd() -> Contender:
+    import numpy as np
+    from art.attacks.evasion import ProjectedGradientDescentPyTorch
+    from art.estimators.classification import PyTorchClassifier
+
+    def contender(model: nn.Module, images: Tensor, labels: Tensor, batch: int, seed: int) -> Tensor:
+        np.random.seed(seed)
+        wrapped = PyTorchClassifier(
+            model,
+            loss=nn.CrossEntropyLoss(),
+            input_shape=tuple(images.shape[1:]),
+            nb_classes=10,
+            clip_values=(0, 1),
+            device_type="cpu",
+        )
+        attack = ProjectedGradientDescentPyTorch(
+            wrapped,
+            eps=EPS,
+            eps_step=STEP_SIZE,
+            max_iter=STEPS,
+            num_random_init=1,
+            batch_size=batch,
+            verbose=False,
+        )
+        return torch.from_numpy(attack.generate(images.numpy(), labels.numpy()))
+
+    return contender
+
+
+PEERS: dict[str, tuple[str, Callable[[], Contender]]] = {
+    "foolbox": ("foolbox", foolbox_pgd),
+    "torchattacks": ("torchattacks", torchattacks_pgd),
+    "ART": ("adversarial-robustness-toolbox", art_pgd),
+}
+
+
+def find_peers() -> tuple[dict[str, Contender], dict[str, str]]:
+    """The installed peers and their versions; a line says which are skipped."""
+    found, versions = {}, {}
+    for name, (package, prepare) in PEERS.items():
+        try:
+            found[name] = prepare()
+            versions[package] = importlib.metadata.version(package)
+        except ImportError as error:
+            print(f"skipped {name}: {error}")
+    return found, versions
+
+
+@dataclass
+class Row:
+    """One contender on one model: its seconds and its robust accuracy in percent, run by run."""
+
+    name: str
+    contender: Contender
+    model: nn.Module
+    steps: int
+    seconds: list[float] = field(default_factory=list)
+    robust: list[float] = field(default_factory=list)
+
+    def run(self, images: Tensor, labels: Tensor, batch: int, seed: int) -> None:
+        start = time.perf_counter()
+        x_adv = self.contender(self.model, images, labels, batch, seed)
+        self.seconds.append(time.perf_counter() - start)
+        threats.check(PGD40.threat, images, x_adv)
+        hits = evaluation.correct(self.model, x_adv, labels)
+        self.robust.append(100 * hits.float().mean().item())
+        self.model.zero_grad()  # some peers leave gradients in the parameters
+
+    def summary(self, images: int) -> dict[str, Any]:
+        median = statistics.median(self.seconds)
+        return {
+            "name": self.name,
+            "seconds": [round(s, 3) for s in self.seconds],
+            "median_seconds": round(median, 3),
+            "microseconds_per_image_and_step": round(1e6 * median / images / self.steps, 2),
+            "robust_accuracy": [round(r, 3) for r in self.robust],
+            "mean_robust_accuracy": round(statistics.fmean(self.robust), 3),
+        }
+
+
+def compare(rows: list[Row], images: Tensor, labels: Tensor, batch: int, repeats: int) -> list[dict]:
+    """Run all rows ``repeats`` times, every other time in reverse order, after a warm-up on one batch."""
+    for row in rows:
+        row.contender(row.model, images[:batch], labels[:batch], batch, 0)
+    for repeat in range(repeats):
+        for row in rows if repeat % 2 == 0 else reversed(rows):
+            row.run(images, labels, batch, repeat)
+            print(f"  run {repeat + 1} of {repeats}: {row.name} {row.seconds[-1]:.1f} s", flush=True)
+    return [row.summary(len(images)) for row in rows]
+
+
+def speed_ups(rows: list[dict], peers: Mapping[str, Contender]) -> list[dict[str, Any]]:
+    """How many times faster than the fastest peer each of ours is, and whether it is as strong as every peer."""
+    theirs = [row for row in rows if row["name"] in peers]
+    if not theirs:
+        return []
+    fastest = min(theirs, key=lambda row: row["median_seconds"])
+    lowest = min(row["mean_robust_accuracy"] for row in theirs)
+    return [
+        {
+            "name": row["name"],
+            "fastest_peer": fastest["name"],
+            "times_faster": round(fastest["median_seconds"] / row["median_seconds"], 2),
+            "lowest_peer_robust_accuracy": lowest,
+            "as_strong_as_every_peer": row["mean_robust_accuracy"] <= lowest,
+        }
+        for row in rows
+        if row not in theirs
+    ]
+
+
+def show(title: str, rows: list[dict]) -> None:
+    print(f"\n{title}")
+    print(f"{'':44}{'seconds':>9}{'us/image/step':>15}{'robust acc. %':>15}")
+    for row in rows:
+        print(
+            f"{row['name']:44}{row['median_seconds']:9.2f}"
+            f"{row['microseconds_per_image_and_step']:15.1f}{row['mean_robust_accuracy']:15.2f}"
+        )
+
+
+def speed(models: dict[str, nn.Module], test: data.Dataset, options: argparse.Namespace) -> dict[str, Any]:
+    peers, versions = find_peers()
+    images, labels = test.images[: options.images], test.labels[: options.images]
+    fast_model = models["channels_last"]
+    attacks = {
+        "ours, 40 steps": PGD40,
+        "ours, 40 steps, all examples to the end": dataclasses.replace(PGD40, drop_fooled=False),
+        f"ours, {FAST.steps} steps": FAST,
+    }
+    rows = [Row(name, contender, models["nchw"], STEPS) for name, contender in peers.items()]
+    rows += [Row(name, ours(attack), fast_model, attack.steps) for name, attack in attacks.items()]
+    main_rows = compare(rows, images, labels, options.batch, options.runs)
+
+    rows = [Row(f"{name} channels_last", peer, fast_model, STEPS) for name, peer in peers.items()]
+    for dtype in (torch.float32, torch.bfloat16):
+        for layout, model in models.items():
+            for drop in (False, True):
+                attack = dataclasses.replace(PGD40, dtype=dtype, drop_fooled=drop)
+                name = f"ours {str(dtype)[6:]} {layout}{', fooled dropped' if drop else ''}"
+                rows.append(Row(name, ours(attack), model, STEPS))
+    some = max(1, options.images // 4)
+    ablation = compare(rows, images[:some], labels[:some], options.batch, options.runs)
+
+    faster = speed_ups(main_rows, peers)
+    show(f"{len(images)} images, batches of {options.batch}, medians of {options.runs} runs", main_rows)
+    show(f"Ablation: {some} images", ablation)
+    for ours_ in faster:
+        strong = "at most" if ours_["as_strong_as_every_peer"] else "NOT at most"
+        print(
+            f"{ours_['name']}: {ours_['times_faster']} times as fast as {ours_['fastest_peer']}, "
+            f"robust accuracy {strong} every peer's"
+        )
+    return {
+        "settings": {
+            "eps": EPS,
+            "steps": STEPS,
+            "step_size": STEP_SIZE,
+            "batch": options.batch,
+            "images": len(images),
+            "ablation_images": some,
+        },
+        "peers": versions,
+        "rows": main_rows,
+        "speed_ups": faster,
+        "ablation": ablation,
+    }
+
+
+def precision(model: nn.Module, test: data.Dataset, batch: int) -> dict[str, Any]:
+    """Is bfloat16 admitted? Robust accuracy under PGD-40 in both precisions on the same images and starts."""
+    hits = {}
+    for dtype in (torch.float32, torch.bfloat16):
+        x_adv = ours(dataclasses.replace(PGD40, dtype=dtype))(model, test.images, test.labels, batch, 0)
+        hits[dtype] = evaluation.correct(model, x_adv, test.labels)
+    full, half = hits[torch.float32], hits[torch.bfloat16]
+    difference = 100 * (half.float().mean() - full.float().mean()).item()
+    result = {
+        "images": len(test),
+        "robust_accuracy_float32": round(100 * full.float().mean().item(), 3),
+        "robust_accuracy_bfloat16": round(100 * half.float().mean().item(), 3),
+        "difference_points": round(difference, 3),
+        "fooled_in_float32_only": int((half & ~full).sum()),
+        "fooled_in_bfloat16_only": int((full & ~half).sum()),
+        "limit_points": PRECISION_LIMIT,
+        "admitted": abs(difference) <= PRECISION_LIMIT,
+    }
+    print(json.dumps(result, indent=1))
+    return result
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", help="data root that holds MNIST (default: as robustutils.data.find_root)")
+    parser.add_argument("--images", type=int, default=2000, help="number of test images")
+    parser.add_argument("--batch", type=int, default=500, help="batch size of every contender")
+    parser.add_argument("--runs", type=int, default=5, help="runs of each contender")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument(
+        "--output", type=Path, default=Path(__file__).parent / "results" / "attack_speed.json"
+    )
+    parser.add_argument(
+        "--precision-check",
+        action="store_true",
+        help="compare bfloat16 with float32 on all 10,000 test images instead of measuring speed",
+    )
+    options = parser.parse_args()
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("robustutils").setLevel(logging.INFO)
+    torch.set_num_threads(options.threads)
+
+    test = data.load("mnist", "test", root=options.data)
+    train = data.load("mnist", "train", root=options.data)
+    models = {
+        layout: defences.train(defences.recipe(RECIPE), train).to(memory_format=memory_format)
+        for layout, memory_format in LAYOUTS.items()
+    }
+    if options.precision_check:
+        measured = {"precision": precision(models["channels_last"], test, options.batch)}
+    else:
+        measured = {"speed": speed(models, test, options)}
+
+    provenance = {
+        "environment": runs.environment(torch.device("cpu")),
+        "date": datetime.now(UTC).date().isoformat(),
+    }
+    known = json.loads(options.output.read_text()) if options.output.exists() else {}
+    for part in measured.values():
+        part.update(provenance)
+    options.output.parent.mkdir(parents=True, exist_ok=True)
+    options.output.write_text(json.dumps({**known, **measured}, indent=1) + "\n")
+    print(f"written to {options.output}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,62 @@
+"""The one type in which every data set of the book is handed over."""
+
+import hashlib
+from dataclasses import dataclass, replace
+from typing import Self
+
+import torch
+from torch import Tensor
+
+
+def sha256(*tensors: Tensor) -> str:
+    """SHA-256, as hex digits, of the bytes of some CPU tensors, one after the other."""
+    digest = hashlib.sha256()
+    for tensor in tensors:
+        digest.update(tensor.contiguous().numpy().data)
+    return digest.hexdigest()
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """Labelled images that fit into memory.
+
+    Attributes:
+        name: the name that :func:`robustutils.data.load` knows it by.
+        split: ``train``, ``test`` or ``val``.
+        images: float32 [N, C, H, W] in [0, 1].
+        labels: int64 [N], indices into ``classes``.
+        classes: the name of each class.
+        fingerprint: SHA-256 of the 8-bit pixels and the labels, or of the codes that generate them.
+    """
+
+    name: str
+    split: str
+    images: Tensor
+    labels: Tensor
+    classes: tuple[str, ...]
+    fingerprint: str
+
+    @classmethod
+    def from_pixels(
+        cls, name: str, split: str, pixels: Tensor, labels: Tensor, classes: tuple[str, ...]
+    ) -> Self:
+        """The data set of uint8 pixels [N, C, H, W] and labels [N]."""
+        pixels, labels = pixels.contiguous(), labels.to(torch.int64)
+        return cls(name, split, pixels.float().div_(255), labels, classes, sha256(pixels, labels))
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def first(self, n: int) -> Self:
+        """The first ``n`` examples, in order, with the fingerprint of just these.
+
+        Raises:
+            ValueError: ``n`` is below 1 or above the number of examples.
+        """
+        if not 1 <= n <= len(self):
+            raise ValueError(
+                f"n = {n}: {self.name} ({self.split}) has {len(self)} examples, so 1 to {len(self)}"
+            )
+        images, labels = self.images[:n], self.labels[:n]
+        pixels = (images * 255).round().to(torch.uint8)
+        return replace(self, images=images, labels=labels, fingerprint=sha256(pixels, labels))

@@ -1,0 +1,396 @@
+"""Criteria fixed before a run, the intervals that decide them, and one ladder of verdicts: pure functions.
+
+A criterion is data in a claims file. It answers two questions about a measurement: does the *direction* of
+the effect hold by its 95% interval, and does its *size* hold? The effect is what the measurement states (a
+paired difference, a difference to a reference); without one it is the measured value itself, and for a
+sequence of values the last minus the first. Every number is in the unit of its row.
+
+.. list-table::
+   :header-rows: 1
+
+   * - kind
+     - keys, optional ones in brackets
+     - direction holds when
+     - size holds when
+   * - ``within``
+     - ``points`` and/or ``relative``, [``direction`` above or below, ``null`` = 0]
+     - the interval of the effect lies wholly on that side of ``null``; without ``direction``: the size
+       holds
+     - abs(measured - paper) is at most the larger of ``points`` and ``relative`` times abs(paper)
+   * - ``greater``
+     - ``null``, [``low``, ``high``]
+     - the interval of the effect lies wholly above ``null``
+     - ``low`` <= effect <= ``high``
+   * - ``less``
+     - ``null``, [``low``, ``high``]
+     - the interval of the effect lies wholly below ``null``
+     - ``low`` <= effect <= ``high``
+   * - ``monotone``
+     - ``direction`` increasing or decreasing, [``tolerance`` = 0]
+     - the interval of last minus first lies wholly on that side of 0
+     - no step goes the other way by more than ``tolerance``
+   * - ``rank``
+     - ``least``
+     - Spearman's correlation with the paper's sequence is above 0, by its interval from five values on
+       (the order of four is too often right by chance: 1/24)
+     - the correlation is at least ``least``
+   * - ``equivalent``
+     - ``margin``, [``target`` = 0]
+     - the interval of the effect lies wholly within ``margin`` of ``target``
+     - the same
+   * - ``exact``
+     - ``tolerance``
+     - abs(measured - paper) is at most ``tolerance``, for every value of a sequence
+     - the same
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, dataclass, fields
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy import stats
+
+Interval = tuple[float, float]
+Value = float | tuple[float, ...]
+
+PROFILES = ("quick", "standard", "paper")
+FIDELITIES = ("exact", "code_variant", "substitution", "reduced")
+STRONG = FIDELITIES[:2]
+VERDICTS = ("reproduced", "partly", "not_reproduced", "not_run", "not_evidence")
+SIDES = {"above": 1.0, "below": -1.0, "increasing": 1.0, "decreasing": -1.0}
+_Z = float(stats.norm.ppf(0.975))
+
+
+def wilson(k: float, n: int) -> Interval:
+    """95% Wilson score interval of the proportion k/n; a mean count over seeds may be fractional.
+
+    Raises: ValueError unless n >= 1 and 0 <= k <= n. Source: Wilson (1927), JASA 22, 209-212.
+
+    >>> [round(end, 4) for end in wilson(0, 1000)]
+    [0.0, 0.0038]
+    """
+    if n < 1 or not 0 <= k <= n:
+        raise ValueError(f"wilson(k={k}, n={n}): n must be at least 1 and k between 0 and n")
+    rate = k / n
+    centre = (rate + _Z**2 / (2 * n)) / (1 + _Z**2 / n)
+    half = _Z / (1 + _Z**2 / n) * math.sqrt(rate * (1 - rate) / n + _Z**2 / (4 * n**2))
+    # rounding must not push a bound past the rate it brackets (0 and 1 are exact bounds)
+    return max(0.0, min(centre - half, rate)), min(1.0, max(centre + half, rate))
+
+
+def paired_difference(a: ArrayLike, b: ArrayLike) -> tuple[float, Interval]:
+    """Difference of proportions mean(a) - mean(b), bool [N] on the same N examples, and its 95% interval.
+
+    Wilson intervals squared and added with the correlation of the pairs, continuity corrected.
+    Raises: ValueError for other dtypes or shapes.
+    Source: Newcombe (1998), Statistics in Medicine 17, 2635-2650, method 10.
+    """
+    first, second = np.asarray(a), np.asarray(b)
+    if first.dtype != bool or second.dtype != bool or first.shape != second.shape or first.ndim != 1:
+        raise ValueError(
+            "paired_difference needs two boolean vectors of one length, "
+            f"got {first.dtype}{list(first.shape)} and {second.dtype}{list(second.shape)}"
+        )
+    n = len(first)
+    x, y = int(first.sum()), int(second.sum())
+    (low_a, high_a), (low_b, high_b) = wilson(x, n), wilson(y, n)
+    both = int((first & second).sum())
+    cross = both * (n - x - y + both) - (x - both) * (y - both)
+    corrected = max(cross - n / 2, 0.0) if cross > 0 else float(cross)
+    margins = x * (n - x) * y * (n - y)
+    phi = corrected / math.sqrt(margins) if margins else 0.0
+    p, q = x / n, y / n
+
+    def spread(s: float, t: float) -> float:
+        return math.sqrt(max(s * s - 2 * phi * s * t + t * t, 0.0))
+
+    return p - q, (p - q - spread(p - low_a, high_b - q), p - q + spread(high_a - p, q - low_b))
+
+
+def mean_interval(values: ArrayLike) -> Interval:
+    """95% Student t-interval of the mean of per-example values [N], N >= 2 and finite (else ValueError)."""
+    array = np.asarray(values, dtype=float)
+    if array.ndim != 1 or len(array) < 2 or not np.isfinite(array).all():
+        raise ValueError(f"an interval of the mean needs at least two finite values in a row, got {values!r}")
+    mean = float(array.mean())
+    half = float(stats.t.ppf(0.975, len(array) - 1) * array.std(ddof=1)) / math.sqrt(len(array))
+    return mean - half, mean + half
+
+
+def seed_interval(values: ArrayLike) -> Interval:
+    """95% t-interval of the mean over training seeds [S], S >= 2: the spread a newly trained model adds."""
+    return mean_interval(values)
+
+
+@dataclass(frozen=True)
+class Observed:
+    """What a criterion looks at: the measured value, the effect, and the effect's deciding 95% interval."""
+
+    value: Value
+    effect: float
+    interval: Interval | None
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """Whether direction and size hold; `effect` and `interval` where the criterion computed its own."""
+
+    direction: bool
+    size: bool
+    effect: float | None = None
+    interval: Interval | None = None
+
+
+@dataclass(frozen=True)
+class Criterion:
+    """One kind of criterion; its fields are its keys in the claims file (the table at the top)."""
+
+    kind: ClassVar[str]
+    directions: ClassVar[tuple[str, ...]] = ()
+    paper: ClassVar[
+        tuple[type, ...]
+    ] = ()  # forms of the paper's value it compares with; empty: it needs none
+
+    def judge(self, paper: Value | None, observed: Observed) -> Judgement:
+        """Judge one measurement. Raises: ValueError when it lacks what the criterion decides by."""
+        raise NotImplementedError
+
+    def _interval(self, observed: Observed) -> Interval:
+        if observed.interval is None:
+            raise ValueError(
+                f"criterion {self.kind!r} decides by the 95% interval of the effect and there is none: "
+                "give ci95 (effect_ci95 with an effect), with several seeds per_seed (effect_per_seed)"
+            )
+        return observed.interval
+
+    def _on_side(self, observed: Observed, null: float, sign: float) -> bool:
+        return all(sign * (end - null) > 0 for end in self._interval(observed))
+
+
+def _values(kind: str, value: Value | None) -> tuple[float, ...]:
+    if not isinstance(value, tuple):
+        raise ValueError(f"criterion {kind!r} judges a sequence of values, got {value!r}")
+    return value
+
+
+@dataclass(frozen=True)
+class Within(Criterion):
+    """Near the paper's number."""
+
+    kind: ClassVar[str] = "within"
+    directions: ClassVar[tuple[str, ...]] = ("above", "below")
+    paper: ClassVar[tuple[type, ...]] = (float,)
+    points: float = 0.0
+    relative: float = 0.0
+    direction: str | None = None
+    null: float = 0.0
+
+    def __post_init__(self) -> None:
+        if min(self.points, self.relative) < 0 or max(self.points, self.relative) == 0:
+            raise ValueError(
+                "criterion 'within' needs a positive 'points' or 'relative', and neither below 0"
+            )
+
+    def judge(self, paper: Value | None, observed: Observed) -> Judgement:
+        if not isinstance(observed.value, float) or not isinstance(paper, float):
+            raise ValueError(f"criterion 'within' compares two numbers, got {observed.value!r} and {paper!r}")
+        size = abs(observed.value - paper) <= max(self.points, self.relative * abs(paper))
+        holds = size if self.direction is None else self._on_side(observed, self.null, SIDES[self.direction])
+        return Judgement(holds, size)
+
+    def __str__(self) -> str:
+        bands = [f"{self.points:g}"] * bool(self.points) + [f"{self.relative:.0%} of it"] * bool(
+            self.relative
+        )
+        side = f"; effect {self.direction} {self.null:g} by its 95% interval" if self.direction else ""
+        return f"within {' or '.join(bands)} of the paper{side}"
+
+
+@dataclass(frozen=True)
+class Greater(Criterion):
+    """An effect above `null`, of a size between `low` and `high`."""
+
+    kind: ClassVar[str] = "greater"
+    side: ClassVar[str] = "above"
+    null: float
+    low: float = -math.inf
+    high: float = math.inf
+
+    def __post_init__(self) -> None:
+        if self.low > self.high:
+            raise ValueError(f"criterion {self.kind!r} has low {self.low:g} above high {self.high:g}")
+
+    def judge(self, paper: Value | None, observed: Observed) -> Judgement:
+        holds = self._on_side(observed, self.null, SIDES[self.side])
+        return Judgement(holds, self.low <= observed.effect <= self.high)
+
+    def __str__(self) -> str:
+        size = (
+            ""
+            if math.isinf(self.low) and math.isinf(self.high)
+            else f", size in [{self.low:g}, {self.high:g}]"
+        )
+        return f"effect {self.side} {self.null:g} by its 95% interval{size}"
+
+
+@dataclass(frozen=True)
+class Less(Greater):
+    """An effect below `null`, of a size between `low` and `high`."""
+
+    kind: ClassVar[str] = "less"
+    side: ClassVar[str] = "below"
+
+
+@dataclass(frozen=True)
+class Monotone(Criterion):
+    """A sequence that rises or falls."""
+
+    kind: ClassVar[str] = "monotone"
+    directions: ClassVar[tuple[str, ...]] = ("increasing", "decreasing")
+    direction: str
+    tolerance: float = 0.0
+
+    def judge(self, paper: Value | None, observed: Observed) -> Judgement:
+        sign = SIDES[self.direction]
+        steps = sign * np.diff(_values(self.kind, observed.value))
+        holds = self._on_side(observed, 0.0, sign)
+        return Judgement(holds, bool((steps >= -self.tolerance).all()), observed.effect, observed.interval)
+
+    def __str__(self) -> str:
+        return (
+            f"{self.direction} from first to last by its 95% interval, no step back beyond {self.tolerance:g}"
+        )
+
+
+@dataclass(frozen=True)
+class Rank(Criterion):
+    """The paper's ordering."""
+
+    kind: ClassVar[str] = "rank"
+    paper: ClassVar[tuple[type, ...]] = (tuple,)
+    least: float
+
+    def judge(self, paper: Value | None, observed: Observed) -> Judgement:
+        ours, theirs = _values(self.kind, observed.value), _values(self.kind, paper)
+        if len(ours) != len(theirs) or len(ours) < 3:
+            raise ValueError(
+                f"criterion 'rank' needs at least 3 values of each, got {len(ours)} and {len(theirs)}"
+            )
+        constant = len(set(ours)) == 1 or len(set(theirs)) == 1
+        rho = 0.0 if constant else float(stats.spearmanr(ours, theirs).statistic)
+        interval = spearman_interval(rho, len(ours)) if len(ours) >= 5 else None
+        return Judgement(rho > 0 and (interval is None or interval[0] > 0), rho >= self.least, rho, interval)
+
+    def __str__(self) -> str:
+        return f"rank correlation with the paper at least {self.least:g}, above 0 by its 95% interval"
+
+
+def spearman_interval(rho: float, n: int) -> Interval:
+    """95% interval of Spearman's rho over n >= 4 pairs. Source: Bonett, Wright (2000), Psychometrika 65."""
+    centre = math.atanh(max(-1 + 1e-12, min(rho, 1 - 1e-12)))
+    half = _Z * math.sqrt((1 + rho**2 / 2) / (n - 3))
+    return math.tanh(centre - half), math.tanh(centre + half)
+
+
+@dataclass(frozen=True)
+class Equivalent(Criterion):
+    """No relevant difference to `target`."""
+
+    kind: ClassVar[str] = "equivalent"
+    margin: float
+    target: float = 0.0
+
+    def judge(self, paper: Value | None, observed: Observed) -> Judgement:
+        inside = all(abs(end - self.target) < self.margin for end in self._interval(observed))
+        return Judgement(inside, inside)
+
+    def __str__(self) -> str:
+        return f"95% interval of the effect inside {self.target:g} +- {self.margin:g}"
+
+
+@dataclass(frozen=True)
+class Exact(Criterion):
+    """A closed-form result."""
+
+    kind: ClassVar[str] = "exact"
+    paper: ClassVar[tuple[type, ...]] = (float, tuple)
+    tolerance: float
+
+    def judge(self, paper: Value | None, observed: Observed) -> Judgement:
+        ours, theirs = np.asarray(observed.value), np.asarray(paper)
+        if paper is None or ours.shape != theirs.shape:
+            raise ValueError(
+                f"criterion 'exact' compares like with like, got {observed.value!r} and {paper!r}"
+            )
+        holds = bool((np.abs(ours - theirs) <= self.tolerance).all())
+        return Judgement(holds, holds)
+
+    def __str__(self) -> str:
+        return f"equal to the paper within {self.tolerance:g}"
+
+
+KINDS: Mapping[str, type[Criterion]] = {
+    cls.kind: cls for cls in (Within, Greater, Less, Monotone, Rank, Equivalent, Exact)
+}
+
+
+def parse_criterion(data: Mapping[str, Any]) -> Criterion:
+    """The criterion that a table of a claims file states. Raises: ValueError naming the kind and the key."""
+    kind = data.get("kind")
+    if not isinstance(kind, str) or kind not in KINDS:
+        raise ValueError(f"unknown criterion kind {kind!r}; allowed: {', '.join(KINDS)}")
+    cls, given = KINDS[kind], {key: value for key, value in data.items() if key != "kind"}
+    known = {field.name: field.default is MISSING for field in fields(cls)}
+    for key, value in given.items():
+        if key not in known:
+            raise ValueError(f"criterion {kind!r} has unknown key {key!r}; allowed: {', '.join(known)}")
+        if key == "direction":
+            if value not in cls.directions:
+                raise ValueError(
+                    f"criterion {kind!r}: 'direction' is {value!r}; allowed: {', '.join(cls.directions)}"
+                )
+        elif isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+            raise ValueError(f"criterion {kind!r}: {key!r} must be a finite number, got {value!r}")
+        elif key in ("tolerance", "margin") and value < 0:
+            raise ValueError(f"criterion {kind!r}: {key!r} must not be negative, got {value!r}")
+    missing = [key for key, required in known.items() if required and key not in given]
+    if missing:
+        raise ValueError(f"criterion {kind!r} misses key {missing[0]!r}")
+    return cls(**{key: value if key == "direction" else float(value) for key, value in given.items()})
+
+
+def verdict(
+    judgement: Judgement,
+    *,
+    fidelity: str,
+    profile: str,
+    n: int,
+    seeds: Sequence[int],
+    min_n: int = 0,
+    min_seeds: int = 0,
+) -> str:
+    """The book's one ladder from a judged measurement to a verdict.
+
+    `reproduced`: fidelity exact or code_variant, direction and size hold, n and seeds reach their least.
+    `partly`: the direction holds; the most that fidelity reduced or substitution can earn.
+    `not_reproduced`: otherwise. `not_evidence`: whatever the profile `quick` measured.
+
+    Raises: ValueError for an unknown profile or fidelity, and for fewer points or seeds than the least in a
+    run that was not declared `reduced`.
+    """
+    for name, value, allowed in (("profile", profile, PROFILES), ("fidelity", fidelity, FIDELITIES)):
+        if value not in allowed:
+            raise ValueError(f"unknown {name} {value!r}; allowed: {', '.join(allowed)}")
+    if profile == "quick":
+        return "not_evidence"
+    if (n < min_n or len(seeds) < min_seeds) and fidelity != "reduced":
+        raise ValueError(
+            f"n={n} and {len(seeds)} seeds are fewer than the least ({min_n} and {min_seeds}): "
+            f"declare the fidelity 'reduced', not {fidelity!r}"
+        )
+    if not judgement.direction:
+        return "not_reproduced"
+    return "reproduced" if judgement.size and fidelity in STRONG else "partly"

@@ -1,0 +1,159 @@
+"""The book's plots in one house style: the same colour for the same thing throughout, labelled axes, intervals.
+
+Colours are the colour-blind-safe palette of seaborn. Every function returns a matplotlib figure; captions and alt
+texts belong to the page that shows it.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import seaborn as sns
+from matplotlib.figure import Figure
+from torch import Tensor
+
+_PALETTE = sns.color_palette("colorblind").as_hex()
+COLOURS: Mapping[str, str] = {
+    "clean": _PALETTE[7],
+    "FGSM": _PALETTE[0],
+    "R+FGSM": _PALETTE[1],
+    "transferred": _PALETTE[2],
+    "PGD": _PALETTE[3],
+    "standard": _PALETTE[9],
+    "adversarial": _PALETTE[4],
+    "ensemble": _PALETTE[8],
+}
+
+WIDTH = 7.2
+_STYLE = {
+    "font.size": 10,
+    "axes.titlesize": 10,
+    "axes.labelsize": 10,
+    "xtick.labelsize": 9,
+    "ytick.labelsize": 9,
+    "legend.fontsize": 9,
+    "figure.dpi": 120,
+    "savefig.dpi": 120,
+    "savefig.bbox": "tight",
+    "figure.facecolor": "white",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+}
+
+
+def use_style() -> None:
+    """Switch matplotlib to the house style, for the rest of the session."""
+    sns.set_theme(style="whitegrid", palette="colorblind", rc=_STYLE)
+
+
+def gallery(rows: Mapping[str, Tensor], titles: Sequence[str] | None = None) -> Figure:
+    """A grid of images, one labelled row for each entry: float tensors [n, C, H, W] in [0, 1]; one title a column."""
+    columns = max(len(images) for images in rows.values())
+    size = WIDTH / (columns + 1.2)
+    figure, axes = plt.subplots(
+        len(rows), columns, figsize=(WIDTH, size * 1.12 * len(rows) + 0.3), squeeze=False
+    )
+    for line, (label, images) in zip(axes, rows.items(), strict=True):
+        for column, axis in enumerate(line):
+            axis.set_axis_off()
+            if column < len(images):
+                pixels = images[column].permute(1, 2, 0).numpy()
+                axis.imshow(pixels.squeeze(), cmap="gray", vmin=0, vmax=1)
+        line[0].text(-0.12, 0.5, label, transform=line[0].transAxes, ha="right", va="center", fontsize=9)
+    for axis, title in zip(axes[0], titles or (), strict=False):
+        axis.set_title(title, fontsize=9)
+    figure.subplots_adjust(wspace=0.06, hspace=0.12)
+    return figure
+
+
+def dots(
+    lines: Sequence[str],
+    series: Mapping[str, Sequence[Sequence[float]]],
+    paper: Mapping[str, Sequence[float]] | None = None,
+    *,
+    xlabel: str,
+    xlim: tuple[float, float] = (0, 100),
+) -> Figure:
+    """Dots on labelled lines: ``series[name][line]`` holds one value per training seed, ``paper[name][line]`` one.
+
+    Ours are filled dots, one a seed, joined by a bar from the smallest to the largest; the paper's are hollow
+    diamonds. A value that is NaN is left out.
+    """
+    figure, axis = plt.subplots(figsize=(WIDTH, 0.32 * len(lines) * max(1, len(series) * 0.55) + 1.1))
+    offsets = np.linspace(-0.28, 0.28, len(series)) if len(series) > 1 else [0.0]
+    for offset, (name, values) in zip(offsets, series.items(), strict=True):
+        colour = COLOURS[name]
+        for line, each in enumerate(values):
+            if len(each):
+                axis.plot([min(each), max(each)], [line + offset] * 2, color=colour, lw=2, alpha=0.5)
+                axis.plot(each, [line + offset] * len(each), "o", color=colour, ms=5)
+        axis.plot([], [], "o-", color=colour, ms=5, label=name)
+        if paper is not None:
+            positions = np.arange(len(lines)) + offset
+            axis.plot(
+                paper[name], positions, "D", mfc="white", mec=colour, mew=1.4, ms=6, ls="none", zorder=4
+            )
+    if paper is not None:
+        axis.plot([], [], "D", mfc="white", mec="0.3", mew=1.4, ms=6, ls="none", label="paper")
+    axis.set_yticks(range(len(lines)), lines)
+    axis.set_ylim(len(lines) - 0.5, -0.5)
+    axis.set_xlim(*xlim)
+    axis.set_xlabel(xlabel)
+    axis.grid(axis="y", visible=False)
+    for line in range(1, len(lines)):
+        axis.axhline(line - 0.5, color="0.9", lw=0.8, zorder=0)
+    axis.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=4, frameon=False)
+    return figure
+
+
+def matrices(
+    panels: Mapping[str, np.ndarray],
+    lines: Sequence[str],
+    columns: Sequence[str],
+    *,
+    xlabel: str,
+    ylabel: str,
+) -> Figure:
+    """Annotated matrices of percentages side by side, on one colour scale; NaN cells stay empty."""
+    figure, axes = plt.subplots(
+        1,
+        len(panels),
+        figsize=(WIDTH, 0.42 * len(lines) + 1.2),
+        sharey=True,
+        squeeze=False,
+        layout="constrained",
+    )
+    for axis, (title, values) in zip(axes[0], panels.items(), strict=True):
+        sns.heatmap(
+            values, ax=axis, vmin=0, vmax=100, cmap="rocket_r", annot=True, fmt=".1f", cbar=False,
+            xticklabels=list(columns), yticklabels=list(lines), annot_kws={"size": 9}, linewidths=0.5,
+        )  # fmt: skip
+        axis.set_title(title)
+        axis.set_xlabel(xlabel)
+        axis.tick_params(axis="y", rotation=0)
+    axes[0, 0].set_ylabel(ylabel)
+    return figure
+
+
+def curves(
+    x: Sequence[float], series: Mapping[str, Mapping[str, Sequence[Any]]], *, xlabel: str, ylabel: str
+) -> Figure:
+    """Percentages over a parameter in labelled panels: ``series[panel][name]`` is a sequence of rates.
+
+    A rate has ``percent`` and ``interval``, see :class:`robustutils.evaluation.Rate`; the interval is a band.
+    """
+    figure, axes = plt.subplots(
+        1, len(series), figsize=(WIDTH, 2.9), sharey=True, squeeze=False, layout="constrained"
+    )
+    for axis, (title, lines) in zip(axes[0], series.items(), strict=True):
+        for name, rates in lines.items():
+            low, high = zip(*(rate.interval for rate in rates), strict=True)
+            axis.fill_between(x, low, high, color=COLOURS[name], alpha=0.2, lw=0)
+            axis.plot(x, [rate.percent for rate in rates], "o-", ms=3.5, color=COLOURS[name], label=name)
+        axis.set_title(title)
+        axis.set_xlabel(xlabel)
+        axis.set_ylim(-2, 102)
+    axes[0, 0].set_ylabel(ylabel)
+    axes[0, -1].legend(frameon=False)
+    return figure

@@ -1,0 +1,244 @@
+"""From source to book: execute the chapters, stage the pages, render them, publish an edition.
+
+Every step works on copies below ``_build/`` and moves a result into place only when it is whole. No chapter imports
+this module.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import jupytext
+import nbformat
+import papermill
+from papermill.exceptions import PapermillExecutionError
+
+from robustutils import evidence, runs, scoreboard
+from robustutils.artifacts import write_atomically
+
+RESULTS_MIME = "application/vnd.robustutils.results+json"
+REFERENCE_TAG = "nbval-check-output"
+
+
+class PipelineError(RuntimeError):
+    """A step of the pipeline cannot be done; the message is meant for the terminal."""
+
+
+def chapters() -> list[str]:
+    """The names of all chapters, in the order of the book's table of contents."""
+    toc = (runs.repository() / "_toc.yml").read_text()
+    names = {path.stem for path in (runs.repository() / "chapters").glob("*.ipynb")}
+    return sorted(names, key=lambda name: toc.find(f"book/{name}"))
+
+
+def notebook_path(chapter: str) -> Path:
+    """The notebook of a chapter.
+
+    Raises:
+        PipelineError: there is no such chapter; the message lists those there are.
+    """
+    path = runs.repository() / "chapters" / f"{chapter}.ipynb"
+    if not path.exists():
+        near = get_close_matches(chapter, chapters(), 1)
+        hint = f" (did you mean {near[0]!r}?)" if near else ""
+        raise PipelineError(f"there is no chapter {chapter!r}{hint}; chapters are {', '.join(chapters())}")
+    return path
+
+
+def execute(chapter: str, profile: str, parameters: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """Run a chapter at a profile into ``folder``: NAME.ipynb and results/NAME.json, both only if all went well.
+
+    Returns the results. A notebook that failed is left as NAME.failed.ipynb.
+
+    Raises:
+        PipelineError: an unknown chapter or parameter, or an error in the notebook.
+    """
+    source = notebook_path(chapter)
+    declared = papermill.inspect_notebook(str(source))
+    for name in parameters:
+        if name not in declared:
+            near = get_close_matches(name, declared, 1)
+            hint = f" (did you mean {near[0]!r}?)" if near else ""
+            raise PipelineError(f"unknown parameter {name!r}{hint}; {chapter} has {', '.join(declared)}")
+    folder.mkdir(parents=True, exist_ok=True)
+    failed = folder / f"{chapter}.failed.ipynb"
+    try:
+        notebook = papermill.execute_notebook(
+            str(source),
+            str(failed),
+            parameters={"profile": profile, **parameters},
+            kernel_name="python3",
+            cwd=str(folder),
+            progress_bar={"desc": f"{chapter} ({profile})", "unit": "cell", "mininterval": 1},
+        )
+    except PapermillExecutionError as error:
+        raise PipelineError(
+            f"{chapter}: {error.ename}: {error.evalue}\n(cell {error.exec_count}; the notebook up to there is {failed})"
+        ) from error
+    failed.unlink()
+    results = stored_results(notebook)
+    for part in (notebook, *notebook.cells):
+        part.metadata.pop("papermill", None)  # it holds paths of this machine
+    write_notebook(folder / f"{chapter}.ipynb", notebook)
+    evidence.write_results(folder / "results" / f"{chapter}.json", results)
+    return results
+
+
+def stored_results(notebook: nbformat.NotebookNode) -> dict[str, Any]:
+    """The results that an executed notebook carries in its last cell's output.
+
+    Raises:
+        PipelineError: there are none.
+    """
+    for cell in reversed(notebook.cells):
+        for output in cell.get("outputs", ()):
+            if RESULTS_MIME in output.get("data", {}):
+                return json.loads(json.dumps(output["data"][RESULTS_MIME]))
+    raise PipelineError("the notebook ran through but carries no results")
+
+
+def write_notebook(path: Path, notebook: nbformat.NotebookNode) -> None:
+    """Write a notebook atomically."""
+    write_atomically(path, lambda partial: nbformat.write(notebook, str(partial)))
+
+
+def run(chapter: str, profile: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Execute one chapter strictly into ``_build/<profile>/``; returns its results.
+
+    Raises:
+        PipelineError: see :func:`execute`; also when evidence is to be made while the claims file has
+            uncommitted changes, because criteria come before results.
+    """
+    claims = runs.repository() / "chapters" / f"{chapter}.claims.toml"
+    if profile != "quick" and (runs.repository() / ".git").exists():
+        command = ["git", "-C", str(runs.repository()), "status", "--porcelain", "--", str(claims)]
+        if subprocess.run(command, capture_output=True, text=True, check=True).stdout:
+            raise PipelineError(
+                f"{claims.name} has uncommitted changes: commit the criteria before a {profile} run measures them"
+            )
+    return execute(chapter, profile, parameters, build_folder() / profile)
+
+
+def build_folder() -> Path:
+    """Where everything that can be made again goes."""
+    return runs.repository() / "_build"
+
+
+def book() -> Path:
+    """Execute what has changed at ``quick`` and render the book with those pages; returns the page to open."""
+    folder = build_folder() / "quick"
+    for chapter in chapters():
+        made = folder / "results" / f"{chapter}.json"
+        source = notebook_path(chapter).with_suffix(".py")
+        if made.exists() and (folder / f"{chapter}.ipynb").exists():
+            earlier = evidence.read_results(made)
+            if earlier["source_hash"] == runs.source_hash(source) and earlier["claims_sha256"] == (
+                evidence.Claims.load(source.with_suffix(".claims.toml")).sha256
+            ):
+                continue
+        execute(chapter, "quick", {}, folder)
+    return render(stage(folder))
+
+
+def stage(executed: Path) -> Path:
+    """A copy of the book's sources with the pages and results of a run in place of the published pages."""
+    source = executed / "source"
+    if source.exists():
+        shutil.rmtree(source)
+    source.mkdir(parents=True)
+    for name in ("_config.yml", "_toc.yml"):
+        shutil.copy2(runs.repository() / name, source)
+    shutil.copytree(runs.repository() / "book", source / "book", ignore=shutil.ignore_patterns("__pycache__"))
+    for chapter in chapters():
+        shutil.copy2(executed / f"{chapter}.ipynb", source / "book")
+        made = source / "book" / "this_run" / f"{chapter}.json"
+        made.parent.mkdir(exist_ok=True)
+        shutil.copy2(executed / "results" / f"{chapter}.json", made)
+    write_scoreboard(source / "book", read_all(executed / "results"))
+    return source
+
+
+def render(source: Path) -> Path:
+    """Render a source tree to ``_build/html`` with warnings as errors; returns the index page.
+
+    Raises:
+        PipelineError: Jupyter Book failed or warned; its output has gone to the terminal.
+    """
+    log = build_folder() / "render.log"
+    log.parent.mkdir(exist_ok=True)
+    jupyter_book = Path(sys.executable).with_name("jupyter-book")
+    command = [str(jupyter_book), "build", str(source), "--path-output", str(runs.repository()), "--all"]
+    with log.open("w") as output:
+        status = subprocess.run(
+            [*command, "-W", "-n", "--keep-going", "-q"],
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, "PYDEVD_DISABLE_FILE_VALIDATION": "1"},
+        ).returncode
+    if status:
+        raise PipelineError(f"{log.read_text()}\nJupyter Book failed ({log})")
+    return build_folder() / "html" / "index.html"
+
+
+def publish(chapter: str, profile: str, parameters: Mapping[str, Any]) -> Path:
+    """Run a chapter and make it the published edition: page, results, scoreboard and README; returns the page."""
+    run(chapter, profile, parameters)
+    executed, edition = build_folder() / profile, runs.repository() / "book"
+    results = evidence.read_results(executed / "results" / f"{chapter}.json")
+    write_notebook(edition / f"{chapter}.ipynb", nbformat.read(executed / f"{chapter}.ipynb", as_version=4))
+    evidence.write_results(edition / "results" / f"{chapter}.json", results)
+    write_scoreboard(edition)
+    return edition / f"{chapter}.ipynb"
+
+
+def read_all(folder: Path) -> list[dict[str, Any]]:
+    """The results files of a folder, in the order of the chapters."""
+    files = [folder / f"{chapter}.json" for chapter in chapters()]
+    return [evidence.read_results(file) for file in files if file.exists()]
+
+
+def write_scoreboard(edition: Path, this_run: Iterable[dict[str, Any]] = ()) -> None:
+    """Renew the generated blocks of the scoreboard page and the intro; for the repository's own book also the README's."""
+    published = read_all(edition / "results")
+    blocks = {
+        edition / "scoreboard.md": scoreboard.scoreboard_markdown(published, list(this_run) or None),
+        edition / "intro.md": scoreboard.readme_table(published, page="{chapter}.ipynb"),
+    }
+    if edition == runs.repository() / "book":
+        blocks[runs.repository() / "README.md"] = scoreboard.readme_table(published)
+    for path, block in blocks.items():
+        text = scoreboard.replace_between_markers(path.read_text(), "scoreboard", block)
+        write_atomically(path, lambda partial, text=text: partial.write_text(text))  # type: ignore[misc]
+
+
+def renew_references() -> list[str]:
+    """Bring each chapter's notebook in step with its text and store the outputs of its checked cells, run at quick."""
+    folder = build_folder() / "references"
+    for chapter in chapters_from_text():
+        text = runs.repository() / "chapters" / f"{chapter}.py"
+        notebook = jupytext.read(text)
+        write_notebook(text.with_suffix(".ipynb"), notebook)
+        execute(chapter, "quick", {}, folder)
+        executed = nbformat.read(folder / f"{chapter}.ipynb", as_version=4)
+        done = [cell for cell in executed.cells if "injected-parameters" not in cell.metadata.get("tags", [])]
+        for cell, finished in zip(notebook.cells, done, strict=True):
+            if REFERENCE_TAG in cell.metadata.get("tags", []):
+                cell.outputs = finished.outputs
+                cell.execution_count = None
+                for output in cell.outputs:
+                    output.pop("execution_count", None)
+                    if output.output_type == "execute_result":
+                        output.execution_count = None
+        write_notebook(text.with_suffix(".ipynb"), notebook)
+    return chapters()
+
+
+def chapters_from_text() -> list[str]:
+    """The chapters that have a text, whether or not their notebook exists yet."""
+    return sorted(path.stem for path in (runs.repository() / "chapters").glob("*.py"))

@@ -1,0 +1,79 @@
+"""Gradient-aligned adversarial subspaces: k orthogonal directions that are all aligned with one gradient.
+
+A regular Hadamard matrix of order k (entries +-1, orthogonal rows, row sums sqrt(k)) gives k orthogonal
+directions whose cosine with the sign of the gradient is k^(-1/2), the most that k directions can have (EAT,
+lemmas 6 and 7, section 4.3 and appendix E).
+"""
+
+import torch
+from torch import Tensor
+
+ORDERS = (4, 16, 36, 64, 100)
+
+# First rows of the symmetric circulant blocks of order 25 that make a regular Hadamard matrix of order 100.
+_BLOCKS_100 = (
+    "+++-++++--+----+--++++-++",
+    "++-++-+-+++----+++-+-++-+",
+    "++-+-+-++-++--++-++-+-+-+",
+    "+--++++++---++---++++++--",
+)
+
+
+def regular_hadamard(order: int) -> Tensor:
+    """A regular Hadamard matrix: float64 [k, k] of +-1 with H H^T = k I and all row sums sqrt(k).
+
+    Raises:
+        ValueError: ``order`` is none of 4, 16, 36, 64, 100.
+    """
+    if order not in ORDERS:
+        raise ValueError(f"order={order}: regular Hadamard matrices are here for orders {ORDERS}")
+    ones = torch.ones(order, order, dtype=torch.float64)
+    if order == 4:
+        return ones - 2 * torch.eye(4, dtype=torch.float64)
+    if order in (16, 64):
+        return torch.kron(regular_hadamard(4), regular_hadamard(order // 4))
+    if order == 36:
+        cell = torch.arange(36)
+        row, column = cell // 6, cell % 6
+        symbol = (row + column) % 6
+        shares = [line[:, None] == line[None, :] for line in (row, column, symbol)]
+        linked = (shares[0] | shares[1] | shares[2]) & ~torch.eye(36, dtype=torch.bool)
+        return ones - 2 * linked.double()
+    a, b, c, d = (_circulant(row) for row in _BLOCKS_100)
+    lines = [[-a, b, c, d], [b, a, -d, c], [c, d, a, -b], [d, -c, b, a]]
+    return torch.cat([torch.cat(line, dim=1) for line in lines])
+
+
+def _circulant(first_row: str) -> Tensor:
+    row = torch.tensor([1.0 if sign == "+" else -1.0 for sign in first_row], dtype=torch.float64)
+    return torch.stack([row.roll(shift) for shift in range(len(row))])
+
+
+def aligned_directions(gradient: Tensor, order: int, generator: torch.Generator) -> Tensor:
+    """k orthogonal directions of +-1 entries aligned with the sign of ``gradient`` [d]: float64 [k, d].
+
+    Each row of the Hadamard matrix is repeated floor(d / k) times over a random permutation of the coordinates
+    and multiplied by the gradient's sign (random where it is zero); coordinates left over are zero.
+
+    Raises:
+        ValueError: the gradient has fewer coordinates than ``order``.
+    """
+    size = gradient.numel()
+    if size < order:
+        raise ValueError(
+            f"order={order}: a gradient of {size} coordinates has no room for as many directions"
+        )
+    coin = torch.randint(0, 2, (size,), generator=generator, dtype=torch.float64) * 2 - 1
+    sign = gradient.flatten().double().sign()
+    sign = torch.where(sign == 0, coin, sign)
+    repeats = size // order
+    used = torch.randperm(size, generator=generator)[: order * repeats]
+    directions = torch.zeros(order, size, dtype=torch.float64)
+    directions[:, used] = regular_hadamard(order).repeat(1, repeats)
+    return directions * sign
+
+
+def least_cosine(directions: Tensor, vector: Tensor) -> float:
+    """The smallest cosine of the rows of ``directions`` [k, d] with ``vector`` [d]."""
+    cosines = directions @ vector / (directions.norm(dim=1) * vector.norm())
+    return float(cosines.min())

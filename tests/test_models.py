@@ -1,0 +1,178 @@
+"""Architectures: shapes, parameters counted by hand, seeds and the layers that the papers name."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from robustutils import models
+from robustutils.models import ARCHITECTURES, TanhPool
+
+GREY = torch.rand(2, 1, 28, 28, generator=torch.Generator().manual_seed(0))
+
+# A convolution has k k in out + out numbers, a dense layer in out + out.
+PARAMETERS = {
+    # 28 - 5 + 1 = 24, 24 - 5 + 1 = 20
+    "eat_a": (25 * 64 + 64) + (25 * 64 * 64 + 64) + (20 * 20 * 64 * 128 + 128) + (128 * 10 + 10),
+    # ceil(28 / 2) = 14, (14 - 6) / 2 + 1 = 5, 5 - 5 + 1 = 1
+    "eat_b": (64 * 64 + 64) + (36 * 64 * 128 + 128) + (25 * 128 * 128 + 128) + (128 * 10 + 10),
+    "eat_b_star": (64 * 64 + 64) + (36 * 64 * 128 + 128) + (25 * 128 * 128 + 128) + (128 * 10 + 10),
+    # 28 - 2 = 26, 13, 13 - 2 = 11, 5
+    "eat_c": (9 * 128 + 128) + (9 * 128 * 64 + 64) + (5 * 5 * 64 * 128 + 128) + (128 * 10 + 10),
+    "eat_d": (784 * 300 + 300) + 3 * (300 * 300 + 300) + (300 * 10 + 10),
+    "madry_mnist": (25 * 32 + 32) + (25 * 32 * 64 + 64) + (7 * 7 * 64 * 1024 + 1024) + (1024 * 10 + 10),
+    "small_cnn": (25 * 16 + 16) + (25 * 16 * 32 + 32) + (7 * 7 * 32 * 64 + 64) + (64 * 10 + 10),
+}
+TOTALS = {"eat_a": 3_382_346, "eat_b": 710_218, "eat_c": 281_290, "eat_d": 509_410, "madry_mnist": 3_274_634}
+
+
+@pytest.fixture(scope="module")
+def built() -> dict[str, nn.Module]:
+    return {name: models.build(name).eval() for name in ARCHITECTURES}
+
+
+def test_every_architecture_is_in_the_table():
+    assert set(PARAMETERS) == set(ARCHITECTURES)
+
+
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_parameters_are_as_many_as_the_papers_table_says(name, built):
+    assert models.count_parameters(built[name]) == PARAMETERS[name]
+    assert PARAMETERS[name] == TOTALS.get(name, PARAMETERS[name])
+
+
+def test_frozen_parameters_do_not_count():
+    model = nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 1))
+    model[0].requires_grad_(False)
+    assert models.count_parameters(model) == 3
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.parametrize("batch", [1, 2])
+def test_output_is_one_finite_logit_for_each_class(name, batch, built):
+    with torch.no_grad():
+        logits = built[name](GREY[:batch])
+    assert logits.shape == (batch, 10)
+    assert torch.isfinite(logits).all()
+    assert (logits.sum(1) - 1).abs().max() > 1e-3, "these look like probabilities"
+
+
+@pytest.mark.parametrize("name", ["eat_b", "eat_c", "eat_d", "small_cnn"])
+def test_classes_set_the_width_of_the_output(name):
+    with torch.no_grad():
+        assert models.build(name, classes=7).eval()(GREY).shape == (2, 7)
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_gradients_reach_the_input_and_every_weight(name):
+    model = models.build(name).eval()
+    x = GREY.clone().requires_grad_(True)
+    model(x).square().sum().backward()
+    assert x.grad.abs().sum() > 0
+    for label, parameter in model.named_parameters():
+        assert parameter.grad is not None, label
+        assert parameter.grad.abs().sum() > 0, label
+
+
+@pytest.mark.parametrize("name", ["eat_b", "eat_c", "eat_d", "small_cnn"])
+def test_seeds_reproduce_and_leave_the_callers_generator_alone(name):
+    before = torch.get_rng_state()
+    first, again, other = (list(models.build(name, seed=seed).parameters()) for seed in (1, 1, 2))
+    assert torch.equal(torch.get_rng_state(), before)
+    assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+    assert not any(torch.equal(a, b) for a, b in zip(first, other, strict=True) if a.ndim > 1)
+
+
+@pytest.mark.parametrize("name", ["eat_a", "eat_b", "eat_b_star", "eat_c", "small_cnn"])
+def test_convolutions_are_channels_last(name, built):
+    for layer in built[name].modules():
+        if isinstance(layer, nn.Conv2d):
+            assert layer.weight.is_contiguous(memory_format=torch.channels_last)
+
+
+def input_rate(model: nn.Module) -> float:
+    """The dropout on the pixels themselves: that of a first layer."""
+    return model[0].p if isinstance(model[0], nn.Dropout) else 0.0
+
+
+def test_dropout_on_the_input_is_in_b_alone(built):
+    assert {name: input_rate(model) for name, model in built.items() if input_rate(model)} == {"eat_b": 0.2}
+
+
+@pytest.mark.parametrize(
+    ("name", "rates"),
+    [
+        ("eat_a", [0.25, 0.5]),
+        ("eat_b", [0.2, 0.5]),
+        ("eat_b_star", [0.5]),
+        ("eat_c", []),
+        ("eat_d", [0.5] * 4),
+        ("madry_mnist", []),
+    ],
+)
+def test_dropout_rates_are_those_of_the_papers(name, rates, built):
+    assert [layer.p for layer in built[name].modules() if isinstance(layer, nn.Dropout)] == rates
+
+
+def test_b_is_b_star_behind_its_input_dropout():
+    b, b_star = models.build("eat_b", seed=3).eval(), models.build("eat_b_star", seed=3).eval()
+    with torch.no_grad():
+        assert torch.equal(b(GREY), b_star(GREY))
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 6, 8), (1, 4, 11, 11)])
+def test_tanh_pool_is_the_pool_of_the_tanh(shape):
+    x = 3 * torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(TanhPool()(x), nn.functional.max_pool2d(torch.tanh(x), 2), rtol=0, atol=1e-7)
+
+
+def test_tanh_pool_has_the_gradient_of_the_pool_of_the_tanh():
+    x = torch.randn(2, 3, 6, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    gradients: list[Tensor] = []
+    for function in (TanhPool(), lambda t: nn.functional.max_pool2d(torch.tanh(t), 2)):
+        leaf = x.clone().requires_grad_(True)
+        function(leaf).sin().sum().backward()
+        gradients.append(leaf.grad)
+    torch.testing.assert_close(*gradients)
+
+
+def spread(weight: Tensor) -> tuple[float, float]:
+    return weight.std().item(), weight.abs().max().item()
+
+
+@pytest.mark.parametrize("name", ["eat_a", "eat_b", "eat_c"])
+def test_glorot_weights_fill_their_interval(name, built):
+    for layer in built[name].modules():
+        if isinstance(layer, (nn.Conv2d, nn.Linear)):
+            area = layer.weight[0, 0].numel() if isinstance(layer, nn.Conv2d) else 1
+            limit = (6 / (area * (layer.weight.shape[0] + layer.weight.shape[1]))) ** 0.5
+            std, top = spread(layer.weight)
+            assert top <= limit
+            assert std == pytest.approx(limit / 3**0.5, rel=0.1)
+            assert not layer.bias.any()
+
+
+def test_d_starts_from_he_normal_weights_and_a_glorot_output(built):
+    *hidden, last = (layer for layer in built["eat_d"] if isinstance(layer, nn.Linear))
+    for layer in hidden:
+        assert layer.weight.std().item() == pytest.approx((2 / layer.in_features) ** 0.5, rel=0.02)
+        assert layer.weight.abs().max() > 3 * layer.weight.std(), "a normal distribution has tails"
+    assert last.weight.abs().max() <= (6 / 310) ** 0.5
+
+
+def test_madry_starts_from_a_truncated_normal_and_biases_of_a_tenth(built):
+    for layer in built["madry_mnist"]:
+        if isinstance(layer, (nn.Conv2d, nn.Linear)):
+            std, top = spread(layer.weight)
+            assert top <= 0.2
+            assert std == pytest.approx(0.088, rel=0.05)  # a normal of 0.1 cut off at two standard deviations
+            assert torch.equal(layer.bias, torch.full_like(layer.bias, 0.1))
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"), [("eat_b_sta", "did you mean 'eat_b_star'"), ("madry", "there are"), ("", "there are")]
+)
+@pytest.mark.parametrize("ask", [models.architecture, models.build])
+def test_unknown_architecture_is_refused_with_what_there_is(ask, name, hint):
+    with pytest.raises(ValueError, match=f"unknown architecture '{name}'.*{hint}.*") as error:
+        ask(name)
+    assert all(known in str(error.value) for known in ARCHITECTURES)
