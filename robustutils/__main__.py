@@ -6,7 +6,7 @@ import logging
 import sys
 from typing import Any
 
-from robustutils import data, pipeline, runs, scoreboard
+from robustutils import data, evidence, pipeline, runs, scoreboard
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -49,9 +49,15 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> None:
-    results = pipeline.run(options.chapter, options.profile, _parameters(options))
-    print(scoreboard.terminal_scoreboard([results]))
-    print(f"executed notebook: {pipeline.build_folder() / options.profile / options.chapter}.ipynb")
+    pipeline.run(options.chapter, options.profile, _parameters(options))
+    folder = pipeline.build_folder() / options.profile
+    if pipeline.claims_path(options.chapter).exists():
+        print(
+            scoreboard.terminal_scoreboard(
+                [evidence.read_results(folder / "results" / f"{options.chapter}.json")]
+            )
+        )
+    print(f"executed notebook: {folder / options.chapter}.ipynb")
 
 
 def _publish(options: argparse.Namespace) -> None:

@@ -1,4 +1,4 @@
-"""Criteria fixed before a run, the intervals that decide them, and one ladder of verdicts: pure functions.
+"""Criteria fixed before a run, and one ladder from what they say of a measurement to a verdict.
 
 A criterion is data in a claims file. It answers two questions about a measurement: does the *direction* of
 the effect hold by its 95% interval, and does its *size* hold? The effect is what the measurement states (a
@@ -50,10 +50,10 @@ from dataclasses import MISSING, dataclass, fields
 from typing import Any, ClassVar
 
 import numpy as np
-from numpy.typing import ArrayLike
 from scipy import stats
 
-Interval = tuple[float, float]
+from robustutils.intervals import Interval, spearman_interval
+
 Value = float | tuple[float, ...]
 
 PROFILES = ("quick", "standard", "paper")
@@ -61,68 +61,6 @@ FIDELITIES = ("exact", "code_variant", "substitution", "reduced")
 STRONG = FIDELITIES[:2]
 VERDICTS = ("reproduced", "partly", "not_reproduced", "not_run", "not_evidence")
 SIDES = {"above": 1.0, "below": -1.0, "increasing": 1.0, "decreasing": -1.0}
-_Z = float(stats.norm.ppf(0.975))
-
-
-def wilson(k: float, n: int) -> Interval:
-    """95% Wilson score interval of the proportion k/n; a mean count over seeds may be fractional.
-
-    Raises: ValueError unless n >= 1 and 0 <= k <= n. Source: Wilson (1927), JASA 22, 209-212.
-
-    >>> [round(end, 4) for end in wilson(0, 1000)]
-    [0.0, 0.0038]
-    """
-    if n < 1 or not 0 <= k <= n:
-        raise ValueError(f"wilson(k={k}, n={n}): n must be at least 1 and k between 0 and n")
-    rate = k / n
-    centre = (rate + _Z**2 / (2 * n)) / (1 + _Z**2 / n)
-    half = _Z / (1 + _Z**2 / n) * math.sqrt(rate * (1 - rate) / n + _Z**2 / (4 * n**2))
-    # rounding must not push a bound past the rate it brackets (0 and 1 are exact bounds)
-    return max(0.0, min(centre - half, rate)), min(1.0, max(centre + half, rate))
-
-
-def paired_difference(a: ArrayLike, b: ArrayLike) -> tuple[float, Interval]:
-    """Difference of proportions mean(a) - mean(b), bool [N] on the same N examples, and its 95% interval.
-
-    Wilson intervals squared and added with the correlation of the pairs, continuity corrected.
-    Raises: ValueError for other dtypes or shapes.
-    Source: Newcombe (1998), Statistics in Medicine 17, 2635-2650, method 10.
-    """
-    first, second = np.asarray(a), np.asarray(b)
-    if first.dtype != bool or second.dtype != bool or first.shape != second.shape or first.ndim != 1:
-        raise ValueError(
-            "paired_difference needs two boolean vectors of one length, "
-            f"got {first.dtype}{list(first.shape)} and {second.dtype}{list(second.shape)}"
-        )
-    n = len(first)
-    x, y = int(first.sum()), int(second.sum())
-    (low_a, high_a), (low_b, high_b) = wilson(x, n), wilson(y, n)
-    both = int((first & second).sum())
-    cross = both * (n - x - y + both) - (x - both) * (y - both)
-    corrected = max(cross - n / 2, 0.0) if cross > 0 else float(cross)
-    margins = x * (n - x) * y * (n - y)
-    phi = corrected / math.sqrt(margins) if margins else 0.0
-    p, q = x / n, y / n
-
-    def spread(s: float, t: float) -> float:
-        return math.sqrt(max(s * s - 2 * phi * s * t + t * t, 0.0))
-
-    return p - q, (p - q - spread(p - low_a, high_b - q), p - q + spread(high_a - p, q - low_b))
-
-
-def mean_interval(values: ArrayLike) -> Interval:
-    """95% Student t-interval of the mean of per-example values [N], N >= 2 and finite (else ValueError)."""
-    array = np.asarray(values, dtype=float)
-    if array.ndim != 1 or len(array) < 2 or not np.isfinite(array).all():
-        raise ValueError(f"an interval of the mean needs at least two finite values in a row, got {values!r}")
-    mean = float(array.mean())
-    half = float(stats.t.ppf(0.975, len(array) - 1) * array.std(ddof=1)) / math.sqrt(len(array))
-    return mean - half, mean + half
-
-
-def seed_interval(values: ArrayLike) -> Interval:
-    """95% t-interval of the mean over training seeds [S], S >= 2: the spread a newly trained model adds."""
-    return mean_interval(values)
 
 
 @dataclass(frozen=True)
@@ -150,9 +88,8 @@ class Criterion:
 
     kind: ClassVar[str]
     directions: ClassVar[tuple[str, ...]] = ()
-    paper: ClassVar[
-        tuple[type, ...]
-    ] = ()  # forms of the paper's value it compares with; empty: it needs none
+    # forms of the paper's value it compares with; empty: it needs none
+    paper: ClassVar[tuple[type, ...]] = ()
 
     def judge(self, paper: Value | None, observed: Observed) -> Judgement:
         """Judge one measurement. Raises: ValueError when it lacks what the criterion decides by."""
@@ -202,11 +139,10 @@ class Within(Criterion):
         return Judgement(holds, size)
 
     def __str__(self) -> str:
-        bands = [f"{self.points:g}"] * bool(self.points) + [f"{self.relative:.0%} of it"] * bool(
-            self.relative
-        )
+        points = f"{self.points:g}" if self.points else ""
+        relative = f"{self.relative:.0%} of it" if self.relative else ""
         side = f"; effect {self.direction} {self.null:g} by its 95% interval" if self.direction else ""
-        return f"within {' or '.join(bands)} of the paper{side}"
+        return f"within {' or '.join(filter(None, (points, relative)))} of the paper{side}"
 
 
 @dataclass(frozen=True)
@@ -228,11 +164,8 @@ class Greater(Criterion):
         return Judgement(holds, self.low <= observed.effect <= self.high)
 
     def __str__(self) -> str:
-        size = (
-            ""
-            if math.isinf(self.low) and math.isinf(self.high)
-            else f", size in [{self.low:g}, {self.high:g}]"
-        )
+        unbounded = math.isinf(self.low) and math.isinf(self.high)
+        size = "" if unbounded else f", size in [{self.low:g}, {self.high:g}]"
         return f"effect {self.side} {self.null:g} by its 95% interval{size}"
 
 
@@ -286,13 +219,6 @@ class Rank(Criterion):
 
     def __str__(self) -> str:
         return f"rank correlation with the paper at least {self.least:g}, above 0 by its 95% interval"
-
-
-def spearman_interval(rho: float, n: int) -> Interval:
-    """95% interval of Spearman's rho over n >= 4 pairs. Source: Bonett, Wright (2000), Psychometrika 65."""
-    centre = math.atanh(max(-1 + 1e-12, min(rho, 1 - 1e-12)))
-    half = _Z * math.sqrt((1 + rho**2 / 2) / (n - 3))
-    return math.tanh(centre - half), math.tanh(centre + half)
 
 
 @dataclass(frozen=True)

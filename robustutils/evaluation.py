@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from robustutils import artifacts
 from robustutils.attacks import Attack, Loss, cross_entropy, evaluation_mode
-from robustutils.criteria import paired_difference, wilson
 from robustutils.data import Dataset
+from robustutils.intervals import paired_difference, wilson
 from robustutils.threats import check
 
 

@@ -4,6 +4,7 @@ Every step works on copies below ``_build/`` and moves a result into place only 
 this module.
 """
 
+import hashlib
 import json
 import os
 import shutil
@@ -51,10 +52,10 @@ def notebook_path(chapter: str) -> Path:
     return path
 
 
-def execute(chapter: str, profile: str, parameters: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """Run a chapter at a profile into ``folder``: NAME.ipynb and results/NAME.json, both only if all went well.
+def execute(chapter: str, profile: str, parameters: Mapping[str, Any], folder: Path) -> None:
+    """Run a chapter at a profile into ``folder``: NAME.ipynb and, with claims, results/NAME.json.
 
-    Returns the results. A notebook that failed is left as NAME.failed.ipynb.
+    Both are written only if all went well; a notebook that failed is left as NAME.failed.ipynb.
 
     Raises:
         PipelineError: an unknown chapter or parameter, or an error in the notebook.
@@ -82,12 +83,17 @@ def execute(chapter: str, profile: str, parameters: Mapping[str, Any], folder: P
             f"{chapter}: {error.ename}: {error.evalue}\n(cell {error.exec_count}; the notebook up to there is {failed})"
         ) from error
     failed.unlink()
-    results = stored_results(notebook)
+    results = stored_results(notebook) if claims_path(chapter).exists() else None
     for part in (notebook, *notebook.cells):
         part.metadata.pop("papermill", None)  # it holds paths of this machine
     write_notebook(folder / f"{chapter}.ipynb", notebook)
-    evidence.write_results(folder / "results" / f"{chapter}.json", results)
-    return results
+    if results is not None:
+        evidence.write_results(folder / "results" / f"{chapter}.json", results)
+
+
+def claims_path(chapter: str) -> Path:
+    """The claims file of a chapter; a page without claims, such as the background, has none."""
+    return runs.repository() / "chapters" / f"{chapter}.claims.toml"
 
 
 def stored_results(notebook: nbformat.NotebookNode) -> dict[str, Any]:
@@ -108,21 +114,21 @@ def write_notebook(path: Path, notebook: nbformat.NotebookNode) -> None:
     write_atomically(path, lambda partial: nbformat.write(notebook, str(partial)))
 
 
-def run(chapter: str, profile: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """Execute one chapter strictly into ``_build/<profile>/``; returns its results.
+def run(chapter: str, profile: str, parameters: Mapping[str, Any]) -> None:
+    """Execute one chapter strictly into ``_build/<profile>/``.
 
     Raises:
         PipelineError: see :func:`execute`; also when evidence is to be made while the claims file has
             uncommitted changes, because criteria come before results.
     """
-    claims = runs.repository() / "chapters" / f"{chapter}.claims.toml"
+    claims = claims_path(chapter)
     if profile != "quick" and (runs.repository() / ".git").exists():
         command = ["git", "-C", str(runs.repository()), "status", "--porcelain", "--", str(claims)]
         if subprocess.run(command, capture_output=True, text=True, check=True).stdout:
             raise PipelineError(
                 f"{claims.name} has uncommitted changes: commit the criteria before a {profile} run measures them"
             )
-    return execute(chapter, profile, parameters, build_folder() / profile)
+    execute(chapter, profile, parameters, build_folder() / profile)
 
 
 def build_folder() -> Path:
@@ -134,16 +140,20 @@ def book() -> Path:
     """Execute what has changed at ``quick`` and render the book with those pages; returns the page to open."""
     folder = build_folder() / "quick"
     for chapter in chapters():
-        made = folder / "results" / f"{chapter}.json"
-        source = notebook_path(chapter).with_suffix(".py")
-        if made.exists() and (folder / f"{chapter}.ipynb").exists():
-            earlier = evidence.read_results(made)
-            if earlier["source_hash"] == runs.source_hash(source) and earlier["claims_sha256"] == (
-                evidence.Claims.load(source.with_suffix(".claims.toml")).sha256
-            ):
-                continue
-        execute(chapter, "quick", {}, folder)
+        stamp = folder / f"{chapter}.made-from"
+        made_from = content_hash(chapter)
+        if not (stamp.exists() and stamp.read_text() == made_from):
+            execute(chapter, "quick", {}, folder)
+            stamp.write_text(made_from)
     return render(stage(folder))
+
+
+def content_hash(chapter: str) -> str:
+    """What the page of a chapter is made from: its text, its claims and the code of the modules it imports."""
+    text = notebook_path(chapter).with_suffix(".py")
+    claims = claims_path(chapter)
+    parts = [runs.source_hash(text), text.read_text(), claims.read_text() if claims.exists() else ""]
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 
 def stage(executed: Path) -> Path:
@@ -157,9 +167,7 @@ def stage(executed: Path) -> Path:
     shutil.copytree(runs.repository() / "book", source / "book", ignore=shutil.ignore_patterns("__pycache__"))
     for chapter in chapters():
         shutil.copy2(executed / f"{chapter}.ipynb", source / "book")
-        made = source / "book" / "this_run" / f"{chapter}.json"
-        made.parent.mkdir(exist_ok=True)
-        shutil.copy2(executed / "results" / f"{chapter}.json", made)
+    shutil.copytree(executed / "results", source / "book" / "this_run")
     write_scoreboard(source / "book", read_all(executed / "results"))
     return source
 
@@ -190,9 +198,10 @@ def publish(chapter: str, profile: str, parameters: Mapping[str, Any]) -> Path:
     """Run a chapter and make it the published edition: page, results, scoreboard and README; returns the page."""
     run(chapter, profile, parameters)
     executed, edition = build_folder() / profile, runs.repository() / "book"
-    results = evidence.read_results(executed / "results" / f"{chapter}.json")
     write_notebook(edition / f"{chapter}.ipynb", nbformat.read(executed / f"{chapter}.ipynb", as_version=4))
-    evidence.write_results(edition / "results" / f"{chapter}.json", results)
+    if claims_path(chapter).exists():
+        results = evidence.read_results(executed / "results" / f"{chapter}.json")
+        evidence.write_results(edition / "results" / f"{chapter}.json", results)
     write_scoreboard(edition)
     return edition / f"{chapter}.ipynb"
 

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any
 
+from robustutils.claims import Claims
 from robustutils.criteria import VERDICTS
-from robustutils.evidence import PERCENT, Claims, Results
+from robustutils.evidence import PERCENT, Results
 
 LABELS = {name: name.replace("_", " ") for name in VERDICTS}
 _SYMBOLS = str.maketrans({"*": "star", "+": "plus"})
@@ -128,17 +129,15 @@ def _value(entry: Mapping[str, Any] | None, key: str = "measured") -> str:
 
 
 def glance_table(results: Results) -> Table:
-    """The verdicts of a chapter at a glance: one line for each claim id, with the number of its rows by verdict."""
+    """The verdicts of a chapter at a glance: one line for each claim id, its rows counted by verdict."""
     rows = []
-    for name in dict.fromkeys(entry["id"] for entry in results["claims"]):
-        counts = verdict_counts(results, name)
-        reason = next(
-            (e["note"] for e in results["claims"] if e["id"] == name and e["verdict"] == "not_run"), ""
-        )
-        first, *others = [verdict for verdict, count in counts.items() if count]
-        worded = "; ".join(f"{counts[verdict]} {LABELS[verdict]}" for verdict in others)
-        note = "; ".join(filter(None, (worded, reason)))
-        rows.append((Cell(name), Cell(str(counts[first]), first, f"· {note}" if note else "")))
+    for name, entries in _by_id(results).items():
+        reached = {verdict: count for verdict, count in verdict_counts(results, name).items() if count}
+        reasons = [entry["note"] for entry in entries if entry["verdict"] == "not_run"]
+        first, *others = reached
+        words = [f"{reached[verdict]} {LABELS[verdict]}" for verdict in others]
+        note = "; ".join(filter(None, [*words, *reasons[:1]]))
+        rows.append((Cell(name), Cell(str(reached[first]), first, f"· {note}" if note else "")))
     return Table(f"Verdicts at a glance ({edition(results)})", ("claim", "rows by verdict"), tuple(rows))
 
 
@@ -164,25 +163,28 @@ def comparison_table(
     ids: Iterable[str],
     *,
     select: Callable[[str], bool] = lambda row: True,
+    unmeasured: bool = False,
 ) -> Table:
-    """Paper, published edition and this run side by side, for the measured rows of some claim ids.
+    """Paper, published edition and this run side by side, for the rows of some claim ids.
 
-    `select` says which rows to show by their names; those measured in neither run are left out. Interval and verdict are those of this run; with `results` None those of the published edition.
+    `select` says which rows to show by their names; those measured in neither run are left out, unless `unmeasured`
+    asks for them. Interval and verdict are those of this run; with `results` None those of the published edition.
+
     Raises: ValueError for an id that the shown run does not have, and when there is no run at all.
     """
-    shown = results or published
-    if shown is None:
+    judged = results or published
+    if judged is None:
         raise ValueError("a comparison table needs a run: this one or the published edition")
-    ids, known = list(ids), dict.fromkeys(entry["id"] for entry in shown["claims"])
+    ids, known = list(ids), _by_id(judged)
     for name in ids:
         if name not in known:
-            raise ValueError(f"{shown['chapter']} has no claim id {name!r}; allowed: {', '.join(known)}")
+            raise ValueError(f"{judged['chapter']} has no claim id {name!r}; allowed: {', '.join(known)}")
     stated = {(entry["id"], entry["row"]): entry for entry in published["claims"]} if published else {}
     rows = []
-    for entry in (entry for name in ids for entry in shown["claims"] if entry["id"] == name):
+    for entry in (entry for name in ids for entry in known[name]):
         before = stated.get((entry["id"], entry["row"]))
-        measured = any(run is not None and run["measured"] is not None for run in (entry, before))
-        if not measured or not select(entry["row"]):
+        shown = unmeasured or any(run is not None and run["measured"] is not None for run in (entry, before))
+        if not shown or not select(entry["row"]):
             continue
         cells = [Cell(_title(entry)), Cell(_value(entry, "paper_value"))]
         if results is not None and before is not None:
@@ -197,6 +199,13 @@ def comparison_table(
     runs = editions if results is None else [*editions, f"this run ({edition(results)})"]
     header = ("claim", "paper", *runs, "95% CI", "verdict")
     return Table(f"Paper and measurement: {', '.join(ids)}", header, tuple(rows))
+
+
+def _by_id(results: Results) -> dict[str, list[dict[str, Any]]]:
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for entry in results["claims"]:
+        groups.setdefault(entry["id"], []).append(entry)
+    return groups
 
 
 def _title(entry: Mapping[str, Any]) -> str:
@@ -235,22 +244,19 @@ def scoreboard_markdown(
         parts += [
             f"## [{shown['paper']['title']}]({page.format(chapter=chapter)})",
             _counts_table("rows by verdict", named)._repr_markdown_(),
-            *(
-                _claim_html(name, shown, run, edited)
-                for name in dict.fromkeys(e["id"] for e in shown["claims"])
-            ),
+            *(_claim_html(name, shown, run, edited) for name in _by_id(shown)),
         ]
     return "\n\n".join(parts) if parts else "Nothing has been published yet."
 
 
 def _claim_html(name: str, shown: Results, run: Results | None, edited: Results | None) -> str:
     """One claim id as one folded HTML block: no blank line, so that Markdown leaves it alone."""
-    entries = [entry for entry in shown["claims"] if entry["id"] == name]
     counts = verdict_counts(shown, name).items()
     labels = " ".join(badge(kind, f"{count} {LABELS[kind]}") for kind, count in counts if count)
-    statements = "".join(f"<p>{escape(text)}</p>" for text in dict.fromkeys(e["statement"] for e in entries))
-    has_run = run is not None and any(entry["id"] == name for entry in run["claims"])
-    table = comparison_table(run if has_run else None, edited, [name])
+    stated = dict.fromkeys(entry["statement"] for entry in _by_id(shown)[name])
+    statements = "".join(f"<p>{escape(text)}</p>" for text in stated)
+    has_run = run is not None and name in _by_id(run)
+    table = comparison_table(run if has_run else None, edited, [name], unmeasured=True)
     html = f"<details><summary>{escape(name)} {labels}</summary>{statements}{table._repr_html_()}</details>"
     return re.sub(r"\s*\n\s*", "\n", html)
 
@@ -305,7 +311,7 @@ def glue_values(results: Results) -> dict[str, str]:
         "glance-total": str(len(results["claims"])),
     }
     values |= {f"glance-{name}": str(count) for name, count in counts.items()}
-    for name in dict.fromkeys(entry["id"] for entry in results["claims"]):
+    for name in _by_id(results):
         values[f"{name}-glance"] = _spoken(verdict_counts(results, name))
     for entry in results["claims"]:
         key = glue_key(entry["id"], entry["row"])

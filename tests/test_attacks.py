@@ -9,7 +9,18 @@ import torch
 from torch import Tensor, nn
 
 from robustutils import attacks, threats
-from robustutils.attacks import FGSM, IFGSM, PGD, RFGSM, Adam, StepLL, Transfer, WorstOf, cross_entropy, margin
+from robustutils.attacks import (
+    FGSM,
+    IFGSM,
+    PGD,
+    RFGSM,
+    Adam,
+    StepLL,
+    Transfer,
+    WorstOf,
+    cross_entropy,
+    margin,
+)
 from robustutils.threats import L2, Linf
 
 WEIGHTS = torch.tensor([1.0, -2.0, 0.5, 3.0, -0.25, 1.5])
@@ -65,7 +76,13 @@ def small_network(seed: int = 0, classes: int = 5) -> nn.Sequential:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         net = nn.Sequential(
-            nn.Flatten(), nn.Linear(6, 32), nn.Tanh(), nn.Dropout(0.5), nn.Linear(32, 32), nn.Tanh(), nn.Linear(32, classes)
+            nn.Flatten(),
+            nn.Linear(6, 32),
+            nn.Tanh(),
+            nn.Dropout(0.5),
+            nn.Linear(32, 32),
+            nn.Tanh(),
+            nn.Linear(32, classes),
         )
         for layer in net:
             if isinstance(layer, nn.Linear):
@@ -159,7 +176,12 @@ INTERIOR = {
     "PGD l2 margin": (lambda eps: pgd(L2(eps=eps), loss=margin), 1e-5),
     "PGD l2 random start": (
         lambda eps: pgd(
-            L2(eps=eps), random_start=True, steps=60, step_size=eps, schedule=attacks.decaying, keep_best=False
+            L2(eps=eps),
+            random_start=True,
+            steps=60,
+            step_size=eps,
+            schedule=attacks.decaying,
+            keep_best=False,
         ),
         1e-3,
     ),
@@ -440,7 +462,10 @@ class Fixed:
 
     value: float
     calls: list[int]
-    threat: threats.ThreatSet = Linf(eps=1.0)
+
+    @property
+    def threat(self) -> Linf:
+        return Linf(eps=1.0)
 
     def __call__(self, model, x, y, generator=None):
         self.calls.append(len(x))
@@ -533,7 +558,9 @@ def test_attack_runs_in_evaluation_mode_and_gives_every_part_its_mode_back(name)
     net.train()
     net[4].eval()
     modes = [part.training for part in net.modules()]
-    assert torch.equal(every_attack()[name](net, x, y), every_attack()[name](net.eval(), x, y)), "dropout was active"
+    assert torch.equal(every_attack()[name](net, x, y), every_attack()[name](net.eval(), x, y)), (
+        "dropout was active"
+    )
     net.train()
     net[4].eval()
     every_attack()[name](net, x, y)
@@ -589,6 +616,22 @@ def test_attack_works_on_frozen_weights(name):
 
 
 @ALL
+def test_attack_is_the_same_where_the_caller_turned_gradients_off(name):
+    net, x, y = network_batch()
+    expected = every_attack()[name](net, x, y)
+    with torch.no_grad():
+        assert torch.equal(every_attack()[name](net, x, y), expected)
+
+
+@ALL
+def test_attack_is_the_same_where_the_caller_runs_under_autocast(name):
+    net, x, y = network_batch()
+    expected = every_attack()[name](net, x, y)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(every_attack()[name](net, x, y), expected)
+
+
+@ALL
 def test_attack_works_on_one_image(name):
     net, x, y = network_batch()
     assert every_attack()[name](net, x[:1], y[:1]).shape == (1, 1, 2, 3)
@@ -621,7 +664,9 @@ X, Y = torch.full((3, 1, 2, 3), 0.5), torch.tensor([0, 1, 0])
 )
 def test_wrong_input_is_refused_by_every_attack(request, name, x, y, model, message):
     if name == "WorstOf" and len(y) < len(x):
-        request.applymarker(pytest.mark.xfail(raises=IndexError, strict=True, reason="WorstOf indexes y first"))
+        request.applymarker(
+            pytest.mark.xfail(raises=IndexError, strict=True, reason="WorstOf indexes y first")
+        )
     attack = every_attack()[name]
     if isinstance(attack, Transfer):
         attack = replace(attack, source=model)

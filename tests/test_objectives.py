@@ -8,8 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from robustutils.attacks import FGSM
+from robustutils import models
+from robustutils.attacks import FGSM, PGD, RFGSM
 from robustutils.objectives import Adversarial, Clean, EnsembleAdversarial, single_step
+from robustutils.threats import Linf
 
 
 class Scores(nn.Module):
@@ -39,7 +41,9 @@ def loss_at(model: nn.Module, x: Tensor, y: Tensor = Y) -> Tensor:
 def test_clean_is_the_mean_cross_entropy():
     model = Scores()
     logits = model(X)
-    by_hand = sum(math.log(sum(math.exp(z) for z in row)) - row[y] for row, y in zip(logits.tolist(), Y, strict=True))
+    by_hand = sum(
+        math.log(sum(math.exp(z) for z in row)) - row[y] for row, y in zip(logits.tolist(), Y, strict=True)
+    )
     assert Clean()(model, X, Y, 0.0).item() == pytest.approx(by_hand / 6, rel=1e-5)
 
 
@@ -65,7 +69,9 @@ def test_adversarial_attacks_in_evaluation_mode_and_learns_in_training_mode():
     assert model.modes[-1]
 
 
-@pytest.mark.parametrize("objective", [Clean(), Adversarial(attack=FGSM(eps=0.1)), EnsembleAdversarial(eps=0.1)])
+@pytest.mark.parametrize(
+    "objective", [Clean(), Adversarial(attack=FGSM(eps=0.1)), EnsembleAdversarial(eps=0.1)]
+)
 @pytest.mark.parametrize("training", [True, False])
 def test_objectives_give_gradients_and_leave_mode_and_images_alone(objective, training):
     model = Scores().train(training)
@@ -86,7 +92,9 @@ def test_single_step_climbs_the_loss_of_the_models_own_prediction():
     expected = (X + 0.2 * x.grad.sign()).clamp(0, 1)
     found = single_step(model, X, 0.2)
     assert torch.equal(found, expected)
-    assert not torch.equal(found, FGSM(eps=0.2)(model, X, (model(X).argmax(1) + 1) % 3)), "it used other labels"
+    assert not torch.equal(found, FGSM(eps=0.2)(model, X, (model(X).argmax(1) + 1) % 3)), (
+        "it used other labels"
+    )
     assert not found.requires_grad
     assert found.min() >= 0
     assert found.max() <= 1
@@ -164,10 +172,24 @@ def test_adversarial_refuses_a_clean_share_out_of_range(clean):
         Adversarial(attack=FGSM(eps=0.1), clean=clean)
 
 
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+def test_an_attack_under_autocast_leaves_every_weight_its_gradient(precision):
+    """Autocast keeps casts of weights: one that an attack made without gradients must not reach the loss."""
+
+    def gradients(dtype: torch.dtype) -> list[Tensor]:
+        net = models.build("small_cnn").train()
+        x = torch.rand(4, 1, 28, 28, generator=torch.Generator().manual_seed(0))
+        attack = PGD(threat=Linf(eps=0.1), steps=2, step_size=0.05, random_start=False, dtype=precision)
+        with torch.autocast("cpu", dtype=dtype, enabled=dtype != torch.float32):
+            Adversarial(attack=attack)(net, x, torch.arange(4), 0.0).backward()
+        return [parameter.grad for parameter in net.parameters()]
+
+    for full, half in zip(gradients(torch.float32), gradients(torch.bfloat16), strict=True):
+        assert (full - half).norm() < 0.1 * full.norm()
+
+
 @pytest.mark.xfail(strict=True, reason="Adversarial gives its attack no generator")
 def test_adversarial_starts_at_random_anew_in_every_batch():
-    from robustutils.attacks import RFGSM
-
     model = Scores()
     objective = Adversarial(attack=RFGSM(eps=0.2, alpha=0.2))
     objective(model, X, Y, 0.0)

@@ -19,7 +19,9 @@ with warnings.catch_warnings():
     warnings.filterwarnings("ignore", r"Please import `gaussian_filter` from", DeprecationWarning)
     foolbox = pytest.importorskip("foolbox", reason="the oracle foolbox is not installed")
 evasion = pytest.importorskip("art.attacks.evasion", reason="the oracle ART is not installed")
-classification = pytest.importorskip("art.estimators.classification", reason="the oracle ART is not installed")
+classification = pytest.importorskip(
+    "art.estimators.classification", reason="the oracle ART is not installed"
+)
 
 Oracle = Callable[[nn.Module, Tensor, Tensor], Tensor]
 EPS, EPS2, STEPS = 0.1, 1.5, 10
@@ -53,7 +55,12 @@ def by_art(attack: type, targeted: bool = False, **settings: object) -> Oracle:
 def pgd(threat: threats.ThreatSet, *, step: float, random_start: bool) -> PGD:
     """PGD as the peers run it: all steps, the last iterate."""
     return PGD(
-        threat=threat, steps=STEPS, step_size=step, random_start=random_start, keep_best=False, drop_fooled=False
+        threat=threat,
+        steps=STEPS,
+        step_size=step,
+        random_start=random_start,
+        keep_best=False,
+        drop_fooled=False,
     )
 
 

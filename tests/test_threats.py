@@ -133,7 +133,11 @@ def test_radius_out_of_range_is_refused(kind, eps, message):
         (Linf(eps=0.1), torch.full((2, 1, 3, 2), 0.5), r"\(2, 1, 3, 2\) for images of \(2, 1, 2, 3\)"),
         (Linf(eps=0.1), torch.full(SHAPE, math.nan), "not finite"),
         (Linf(eps=0.1), torch.full(SHAPE, math.inf), "not finite"),
-        (Linf(eps=1.0), torch.full(SHAPE, 1.25), r"left the box: pixels in \[1\.25, 1\.25\], allowed \[0, 1\]"),
+        (
+            Linf(eps=1.0),
+            torch.full(SHAPE, 1.25),
+            r"left the box: pixels in \[1\.25, 1\.25\], allowed \[0, 1\]",
+        ),
         (Linf(eps=1.0), torch.full(SHAPE, -0.25), r"left the box: .*-0\.25"),
         (Linf(eps=0.1), torch.full(SHAPE, 0.75), r"moved 0\.25 in Linf, allowed 0\.1"),
         (L2(eps=0.5), torch.full(SHAPE, 0.75), r"moved 0\.612372 in L2, allowed 0\.5"),

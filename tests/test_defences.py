@@ -1,0 +1,298 @@
+"""The recipes against the papers' tables, and training that is cached, resumed and never half done."""
+
+import logging
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from robustutils import models, training
+from robustutils.artifacts import CacheError
+from robustutils.defences import (
+    RECIPES,
+    RampedAdversarial,
+    Recipe,
+    recipe,
+    train,
+    train_all,
+    warm_up_and_decay,
+)
+from robustutils.objectives import Clean, EnsembleAdversarial
+
+EAT = ("eat_a", "eat_b", "eat_b_star", "eat_c", "eat_d")
+TINY = Recipe(architecture="eat_d", objective=Clean(), epochs=2, batch_size=64)
+
+
+@pytest.fixture(scope="module")
+def few(digits):
+    return digits.first(128)
+
+
+def same_weights(a: nn.Module, b: nn.Module) -> bool:
+    return all(torch.equal(p, q) for p, q in zip(a.parameters(), b.parameters(), strict=True))
+
+
+def epochs_run(caplog) -> int:
+    """How many epochs were trained since the last call."""
+    count = sum(record.getMessage().startswith("epoch ") for record in caplog.records)
+    caplog.clear()
+    return count
+
+
+# ---- the recipes ----
+
+
+@pytest.mark.parametrize("name", EAT)
+def test_eat_trains_standard_models_for_6_epochs_and_adversarial_ones_for_12(name):
+    standard, adversarial = recipe(name), recipe(f"{name}_adv")
+    assert standard == Recipe(
+        architecture=name, objective=Clean(), epochs=6, batch_size=64, learning_rate=1e-3
+    )
+    assert adversarial == Recipe(
+        architecture=name,
+        objective=EnsembleAdversarial(eps=0.3, sources=()),
+        epochs=12,
+        batch_size=64,
+        learning_rate=1e-3,
+    )
+    for one in (standard, adversarial):
+        assert (one.dtype, one.max_gradient_norm) == (torch.float32, math.inf)
+        assert [one.schedule(t) for t in (0.0, 0.5, 0.99)] == [1.0, 1.0, 1.0]
+
+
+def test_every_recipe_names_an_architecture():
+    assert {one.architecture for one in RECIPES.values()} <= set(models.ARCHITECTURES)
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [("eat_a_avd", r"did you mean 'eat_a_adv'\?"), ("zebra", "there are"), ("", "there are")],
+)
+def test_unknown_defence_is_refused_with_what_there_is(name, hint):
+    with pytest.raises(ValueError, match=f"unknown defence '{name}'.*{hint}") as error:
+        recipe(name)
+    assert all(known in str(error.value) for known in RECIPES)
+
+
+def test_replace_changes_a_copy():
+    assert recipe("eat_a").replace(epochs=1) == Recipe(
+        architecture="eat_a", objective=Clean(), epochs=1, batch_size=64
+    )
+    assert recipe("eat_a").epochs == 6
+    with pytest.raises(TypeError):
+        recipe("eat_a").replace(epoch=1)
+
+
+def test_warm_up_and_decay_rises_and_falls_in_straight_lines():
+    assert [warm_up_and_decay(t) for t in (0.0, 0.025, 0.05, 0.525, 1.0)] == pytest.approx(
+        [0, 0.5, 1, 0.5, 0]
+    )
+
+
+class Watched(nn.Module):
+    """A linear model that keeps the largest distance of its training inputs from grey."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight, self.moved = nn.Parameter(torch.linspace(-1, 1, 12).view(4, 3)), []
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training:
+            self.moved.append((x.detach() - 0.5).flatten(1))
+        return x.flatten(1) @ self.weight
+
+
+@pytest.mark.parametrize(("progress", "radius"), [(0.0, 0.05), (0.2, 0.175), (0.4, 0.3), (0.9, 0.3)])
+def test_ramped_adversarial_training_grows_its_radius(progress, radius):
+    objective = RampedAdversarial(eps=0.3, steps=3, step_size=0.15, ramp=0.4)
+    model, x, y = Watched().train(), torch.full((32, 1, 2, 2), 0.5), torch.arange(32) % 3
+    torch.manual_seed(0)
+    loss = objective(model, x, y, progress)
+    (moved,) = model.moved
+    assert moved.abs().max().item() == pytest.approx(radius, abs=1e-6)
+    torch.testing.assert_close(loss, F.cross_entropy((x.flatten(1) + moved) @ model.weight, y))
+    loss.backward()
+    assert model.weight.grad.abs().sum() > 0
+    assert model.training
+
+
+def test_ramped_adversarial_training_starts_at_random_anew_in_every_batch():
+    objective = RampedAdversarial(eps=0.3, steps=1, step_size=1e-6, ramp=0.4)
+    model, x, y = Watched().train(), torch.full((4, 1, 2, 2), 0.5), torch.zeros(4, dtype=torch.int64)
+    for seed in (0, 0, 1):
+        torch.manual_seed(seed)
+        objective(model, x, y, 0.5)
+        objective(model, x, y, 0.5)
+    first, second, again, _, other, _ = model.moved
+    assert torch.equal(first, again)
+    assert not torch.equal(first, second)
+    assert not torch.equal(first, other)
+
+
+# ---- training ----
+
+
+def test_train_is_a_seeded_fit_in_evaluation_mode(few):
+    expected = training.fit(models.build("eat_d", seed=3), few, Clean(), epochs=2, batch_size=64, seed=3)
+    found = train(TINY, few, seed=3)
+    assert same_weights(found, expected)
+    assert not any(part.training for part in found.modules())
+
+
+def test_train_passes_every_setting_on(few, monkeypatch):
+    seen = {}
+
+    def fit(model, dataset, objective, **settings):
+        seen.update(settings, objective=objective)
+        return model
+
+    monkeypatch.setattr(training, "fit", fit)
+    one = TINY.replace(
+        objective=EnsembleAdversarial(eps=0.1),
+        learning_rate=0.5,
+        schedule=warm_up_and_decay,
+        max_gradient_norm=2.0,
+        dtype=torch.bfloat16,
+    )
+    train(one, few, seed=7)
+    assert seen.pop("checkpoint").suffix == ".checkpoint"
+    assert seen == {
+        "objective": one.objective,
+        "epochs": 2,
+        "batch_size": 64,
+        "learning_rate": 0.5,
+        "schedule": warm_up_and_decay,
+        "max_gradient_norm": 2.0,
+        "dtype": torch.bfloat16,
+        "seed": 7,
+    }
+
+
+def test_the_second_call_comes_from_the_cache(few, cache, caplog):
+    caplog.set_level(logging.INFO)
+    first = train(TINY, few)
+    assert epochs_run(caplog) == 2
+    second = train(TINY, few)
+    assert epochs_run(caplog) == 0
+    assert same_weights(first, second)
+    assert not any(part.training for part in second.modules())
+    assert [path.suffix for path in cache.iterdir()] == [".safetensors"]
+
+
+def test_a_change_of_recipe_data_or_seed_trains_anew(few, digits, cache, caplog):
+    caplog.set_level(logging.INFO)
+    one = TINY.replace(epochs=1)
+    train(one, few)
+    assert epochs_run(caplog) == 1
+    for changed in (
+        one.replace(learning_rate=2e-3),
+        one.replace(objective=EnsembleAdversarial(eps=0.3)),
+        one.replace(objective=EnsembleAdversarial(eps=0.2)),
+        one.replace(schedule=warm_up_and_decay),
+        one.replace(dtype=torch.bfloat16),
+    ):
+        train(changed, few)
+        assert epochs_run(caplog) == 1, changed
+    train(one, digits.first(127))
+    train(one, few, seed=1)
+    assert epochs_run(caplog) == 2
+    assert len(list(cache.iterdir())) == 8
+
+
+def test_sources_are_part_of_the_key_by_their_weights(few, caplog):
+    caplog.set_level(logging.INFO)
+
+    def with_source(seed: int) -> Recipe:
+        source = models.build("eat_d", seed=seed)
+        return TINY.replace(epochs=1, objective=EnsembleAdversarial(eps=0.3, sources=(source,)))
+
+    train(with_source(1), few)
+    train(with_source(1), few)
+    assert epochs_run(caplog) == 1
+    train(with_source(2), few)
+    assert epochs_run(caplog) == 1
+
+
+def test_a_damaged_file_is_trained_anew(few, cache, caplog):
+    caplog.set_level(logging.INFO)
+    first = train(TINY, few)
+    (path,) = cache.iterdir()
+    raw = bytearray(path.read_bytes())
+    raw[len(raw) // 2] ^= 4
+    path.write_bytes(raw)
+    epochs_run(caplog)
+    again = train(TINY, few)
+    assert "damaged cache file" in caplog.text
+    assert epochs_run(caplog) == 2
+    assert same_weights(first, again)
+
+
+@dataclass(frozen=True)
+class InterruptedOnce:
+    """Clean training that is interrupted half way, the first time."""
+
+    flag: str
+
+    def __call__(self, model: nn.Module, x: Tensor, y: Tensor, progress: float) -> Tensor:
+        if progress >= 0.5 and not Path(self.flag).exists():
+            Path(self.flag).touch()
+            raise KeyboardInterrupt
+        return F.cross_entropy(model(x), y)
+
+
+def test_ctrl_c_leaves_a_checkpoint_and_the_next_call_ends_with_the_same_weights(
+    few, cache, tmp_path, monkeypatch, caplog
+):
+    caplog.set_level(logging.INFO)
+    monkeypatch.setattr(training, "CHECKPOINT_SECONDS", -1.0)
+    whole = train(TINY, few)
+    for path in cache.iterdir():
+        path.unlink()
+    interrupted = TINY.replace(objective=InterruptedOnce(str(tmp_path / "flag")))
+    with pytest.raises(KeyboardInterrupt):
+        train(interrupted, few)
+    assert [path.suffix for path in cache.iterdir()] == [".checkpoint"]
+    caplog.clear()
+    resumed = train(interrupted, few)
+    assert "resuming at epoch 2" in caplog.text
+    assert same_weights(resumed, whole)
+    assert [path.suffix for path in cache.iterdir()] == [".safetensors"]
+
+
+def test_an_unwritable_cache_stops_before_training(few, tmp_path, monkeypatch, caplog):
+    caplog.set_level(logging.INFO)
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("ROBUSTUTILS_CACHE", str(tmp_path / "file" / "cache"))
+    with pytest.raises(CacheError, match="set ROBUSTUTILS_CACHE"):
+        train(TINY, few)
+    assert epochs_run(caplog) == 0
+
+
+def test_an_unknown_architecture_stops_before_training(few):
+    with pytest.raises(ValueError, match=r"unknown architecture 'eat_e' \(did you mean"):
+        train(TINY.replace(architecture="eat_e"), few)
+
+
+def test_train_all_gives_the_same_models_as_one_by_one(few, cache, caplog):
+    caplog.set_level(logging.INFO)
+    recipes = {
+        "clean": TINY.replace(epochs=1),
+        "adv": TINY.replace(epochs=1, objective=EnsembleAdversarial(eps=0.3)),
+    }
+    together = train_all(recipes, few, seeds=(3,), workers=2)
+    assert epochs_run(caplog) == 0, "the workers should have trained them all"
+    assert list(together) == [("clean", 3), ("adv", 3)]
+    for path in cache.iterdir():
+        path.unlink()
+    for (name, seed), model in together.items():
+        assert same_weights(model, train(recipes[name], few, seed=seed)), (name, seed)
+
+
+def test_train_all_reports_what_stopped_a_worker(few):
+    with pytest.raises(ValueError, match=r"batch_size=500: .*between 1 and the 128 examples of digits"):
+        train_all({"clean": TINY.replace(batch_size=500)}, few, seeds=(0,), workers=1)
+    assert not torch.multiprocessing.active_children()

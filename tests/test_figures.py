@@ -1,0 +1,162 @@
+"""The plots show what they are given: one mark for each value, labels on every axis, the house's colours."""
+
+from types import SimpleNamespace
+
+import matplotlib
+import numpy as np
+import pytest
+import torch
+from matplotlib import pyplot as plt
+from matplotlib.collections import PolyCollection
+from matplotlib.colors import same_color
+from matplotlib.figure import Figure
+
+from robustutils import figures
+from robustutils.evaluation import Rate
+
+NAN = float("nan")
+SERIES = {"FGSM": [[10.0, 14.0, 12.0], [20.0]], "PGD": [[50.0, 55.0], []]}
+PAPER = {"FGSM": [11.0, 22.0], "PGD": [NAN, 60.0]}
+
+
+@pytest.fixture(autouse=True)
+def style():
+    backend, before = matplotlib.get_backend(), matplotlib.rcParams.copy()
+    plt.switch_backend("agg")
+    figures.use_style()
+    yield
+    plt.close("all")
+    matplotlib.rcParams.update(before)
+    plt.switch_backend(backend)
+
+
+def images(n: int, channels: int = 1) -> torch.Tensor:
+    return torch.rand(n, channels, 6, 6, generator=torch.Generator().manual_seed(n))
+
+
+def gallery() -> Figure:
+    return figures.gallery({"clean": images(4), "FGSM": images(3)}, ["3", "5", "7", "9"])
+
+
+def dots() -> Figure:
+    return figures.dots(["B*", "C"], SERIES, PAPER, xlabel="error (%)")
+
+
+def matrices() -> Figure:
+    panels = {"paper": np.array([[1.0, NAN, 3.0], [4.0, 5.0, 6.0]]), "this run": np.full((2, 3), 50.0)}
+    return figures.matrices(panels, ["C", "D"], ["B*", "C", "D"], xlabel="source", ylabel="target")
+
+
+def curves() -> Figure:
+    line = [Rate(5, 100), Rate(50, 100), Rate(100, 100)]
+    panels = {"C": {"FGSM": line, "PGD": line[::-1]}, "C_adv": {"FGSM": line}}
+    return figures.curves([0.0, 0.1, 0.2], panels, xlabel="radius", ylabel="error (%)")
+
+
+def marks(axis: plt.Axes, marker: str) -> list[tuple[float, float]]:
+    """The points drawn with a marker, those of the legend's empty lines and NaN left out."""
+    lines = [line for line in axis.lines if line.get_marker() == marker]
+    return [(float(x), float(y)) for line in lines for x, y in line.get_xydata() if not np.isnan(x)]
+
+
+@pytest.mark.parametrize(("draw", "axes"), [(gallery, 8), (dots, 1), (matrices, 2), (curves, 2)])
+def test_a_figure_has_its_panels_and_can_be_drawn_without_a_warning(draw, axes, tmp_path):
+    figure = draw()
+    assert isinstance(figure, Figure)
+    assert len(figure.axes) == axes
+    figure.savefig(tmp_path / "figure.png")
+    assert (tmp_path / "figure.png").stat().st_size > 1000
+
+
+@pytest.mark.parametrize("draw", [gallery, dots, matrices, curves])
+def test_a_figure_is_handed_over_and_not_shown_a_second_time(draw):
+    draw()
+    assert plt.get_fignums() == [], "Jupyter shows what a cell returns and also every figure that is still open"
+
+
+def test_a_gallery_shows_every_image_under_its_title_beside_its_label():
+    figure = gallery()
+    shown = [axis for axis in figure.axes if axis.images]
+    assert len(shown) == 7, "4 clean and 3 attacked images; the eighth place stays empty"
+    np.testing.assert_array_equal(figure.axes[5].images[0].get_array(), images(3)[1, 0].numpy())
+    assert all(axis.images[0].get_clim() == (0, 1) for axis in shown), "one grey scale for all images"
+    assert [axis.get_title() for axis in figure.axes[:4]] == ["3", "5", "7", "9"]
+    assert [text.get_text() for axis in figure.axes for text in axis.texts] == ["clean", "FGSM"]
+
+
+def test_a_gallery_shows_colours_and_a_single_image():
+    figure = figures.gallery({"colour": images(1, channels=3)})
+    assert figure.axes[0].images[0].get_array().shape == (6, 6, 3)
+
+
+def test_dots_show_one_mark_a_seed_and_one_diamond_a_number_of_the_paper():
+    figure = dots()
+    axis = figure.axes[0]
+    assert sorted(x for x, _ in marks(axis, "o")) == [10, 12, 14, 20, 50, 55]
+    assert sorted(x for x, _ in marks(axis, "D")) == [11, 22, 60]
+    ranges = [tuple(line.get_xdata()) for line in axis.lines if line.get_marker() == "None" and line.get_alpha()]
+    assert (10, 14) in ranges, "the bar spans the seeds"
+    assert (50, 55) in ranges
+    heights = {x: y for marker in "oD" for x, y in marks(axis, marker)}
+    assert heights[10] == heights[11] < heights[50], "the paper's mark is level with its series"
+    assert heights[20] == heights[22] == heights[10] + 1, "the second line lies one below"
+
+
+def test_dots_name_lines_axis_and_series_and_keep_the_colours_of_the_house():
+    axis = dots().axes[0]
+    assert axis.get_xlabel() == "error (%)"
+    assert [label.get_text() for label in axis.get_yticklabels()] == ["B*", "C"]
+    assert axis.get_xlim() == (0, 100)
+    assert axis.yaxis_inverted(), "the first line is on top"
+    legend = axis.get_legend()
+    assert [text.get_text() for text in legend.get_texts()] == ["FGSM", "PGD", "paper"]
+    for handle, name in zip(legend.get_lines(), SERIES, strict=False):
+        assert same_color(handle.get_color(), figures.COLOURS[name])
+
+
+def test_dots_do_without_a_paper_and_leave_nan_out():
+    axis = figures.dots(["C"], {"FGSM": [[NAN, 30.0, 40.0]]}, xlabel="x", xlim=(0, 50)).axes[0]
+    assert [x for x, _ in marks(axis, "o")] == [30, 40]
+    assert marks(axis, "D") == []
+    assert axis.get_xlim() == (0, 50)
+    bars = [tuple(line.get_xdata()) for line in axis.lines if line.get_alpha()]
+    assert bars == [(30, 40)], "the bar spans the values that are there"
+
+
+def test_matrices_print_every_number_once_and_leave_nan_empty():
+    figure = matrices()
+    left, right = figure.axes
+    assert [text.get_text() for text in left.texts] == ["1.0", "3.0", "4.0", "5.0", "6.0"]
+    assert [text.get_text() for text in right.texts] == ["50.0"] * 6
+    assert [axis.get_title() for axis in figure.axes] == ["paper", "this run"]
+    assert [axis.get_xlabel() for axis in figure.axes] == ["source", "source"]
+    assert left.get_ylabel() == "target"
+    assert [label.get_text() for label in left.get_xticklabels()] == ["B*", "C", "D"]
+    assert [label.get_text() for label in left.get_yticklabels()] == ["C", "D"]
+    assert {axis.collections[0].get_clim() for axis in figure.axes} == {(0, 100)}, "one colour scale"
+
+
+def test_curves_show_every_rate_with_its_interval():
+    figure = curves()
+    left, right = figure.axes
+    assert [len(axis.lines) for axis in figure.axes] == [2, 1]
+    assert left.lines[0].get_xydata().tolist() == [[0, 5], [0.1, 50], [0.2, 100]]
+    band = next(part for part in left.collections if isinstance(part, PolyCollection))
+    corners = band.get_paths()[0].vertices
+    for x, rate in zip([0.0, 0.1, 0.2], [Rate(5, 100), Rate(50, 100), Rate(100, 100)], strict=True):
+        heights = corners[np.isclose(corners[:, 0], x), 1]
+        assert (heights.min(), heights.max()) == pytest.approx(rate.interval)
+    assert [axis.get_title() for axis in figure.axes] == ["C", "C_adv"]
+    assert [axis.get_xlabel() for axis in figure.axes] == ["radius", "radius"]
+    assert left.get_ylabel() == "error (%)"
+    assert right.get_legend() is not None
+
+
+def test_curves_take_any_rate_with_a_percentage_and_an_interval():
+    rate = SimpleNamespace(percent=10.0, interval=(5.0, 20.0))
+    assert len(figures.curves([1], {"a": {"PGD": [rate]}}, xlabel="x", ylabel="y").axes[0].lines) == 1
+
+
+def test_everything_that_is_compared_has_a_colour_of_its_own():
+    assert len(set(figures.COLOURS.values())) == len(figures.COLOURS)
+    assert set(figures.COLOURS.values()) <= set(figures._PALETTE), "the palette is safe for colour-blind readers"

@@ -1,0 +1,125 @@
+"""Regular Hadamard matrices and aligned directions: lemmas 6 and 7 of EAT, exactly."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from robustutils.subspaces import ORDERS, aligned_directions, least_cosine, regular_hadamard
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_the_matrix_is_hadamard_and_regular(order):
+    matrix = regular_hadamard(order)
+    assert matrix.shape == (order, order)
+    assert matrix.dtype == torch.float64
+    assert set(matrix.unique().tolist()) == {-1.0, 1.0}
+    assert torch.equal(matrix @ matrix.T, order * torch.eye(order, dtype=torch.float64))
+    root = round(order**0.5)
+    assert root**2 == order, "a regular Hadamard matrix has a square order"
+    assert matrix.sum(1).tolist() == [root] * order
+    # H H^T = k I and H 1 = sqrt(k) 1 give H^T 1 = sqrt(k) 1: the columns are regular, too.
+    assert matrix.sum(0).tolist() == [root] * order
+
+
+@pytest.mark.parametrize("order", [0, 1, 2, 8, 12, 25, 144, -4])
+def test_other_orders_are_refused_with_those_there_are(order):
+    with pytest.raises(ValueError, match=rf"order={order}: .*\(4, 16, 36, 64, 100\)"):
+        regular_hadamard(order)
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("size", [784, 100, 101, 2 * 100 + 99])
+def test_directions_are_orthogonal_signs_on_as_many_coordinates_as_order_divides(order, size):
+    gradient = torch.randn(size, generator=seeded(1), dtype=torch.float64)
+    directions = aligned_directions(gradient, order, seeded())
+    used = size // order * order
+    assert directions.shape == (order, size)
+    assert directions.dtype == torch.float64
+    assert set(directions.unique().tolist()) <= {-1.0, 0.0, 1.0}
+    assert torch.equal(directions @ directions.T, used * torch.eye(order, dtype=torch.float64))
+    unused = (directions == 0).all(0)
+    assert int(unused.sum()) == size - used
+    assert (directions != 0).all(0).sum() == used, "a coordinate is used by every direction or by none"
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("size", [784, 500])
+def test_every_direction_has_exactly_the_cosine_of_lemma_7(order, size):
+    gradient = torch.randn(size, generator=seeded(2))
+    directions = aligned_directions(gradient, order, seeded())
+    sign = gradient.double().sign() * (directions != 0).any(0)
+    cosines = directions @ sign / (directions.norm(dim=1) * sign.norm())
+    torch.testing.assert_close(cosines, torch.full((order,), order**-0.5, dtype=torch.float64), rtol=0, atol=1e-14)
+    assert least_cosine(directions, sign) == pytest.approx(order**-0.5, abs=1e-14)
+
+
+@pytest.mark.parametrize("order", [4, 36])
+def test_along_every_direction_a_linear_loss_climbs_by_the_same_share(order):
+    # Against the gradient itself, not its sign: the inner product is what a step of size eps gains. Gradients of
+    # constant magnitude make it exact.
+    gradient = 0.01 * torch.randn(360, generator=seeded(3), dtype=torch.float64).sign()
+    gains = aligned_directions(gradient, order, seeded()) @ gradient
+    torch.testing.assert_close(gains, torch.full_like(gains, 0.01 * 360 * order**-0.5))
+
+
+def test_images_are_flattened_and_zero_gradients_get_a_random_sign():
+    gradient = torch.zeros(1, 28, 28)
+    gradient[0, 14:] = 1.0
+    directions = aligned_directions(gradient, 16, seeded())
+    assert directions.shape == (16, 784)
+    assert (directions != 0).all(), "784 is a multiple of 16: zero gradients are used like the others"
+    assert torch.equal(directions @ directions.T, 784 * torch.eye(16, dtype=torch.float64))
+    known = directions[:, 392:].sum().item() / (16 * 392)
+    coins = (directions[:, :392].sum() / (16 * 392)).item()
+    assert known > 0.15, "where there is a gradient the directions follow it (k^(-1/2) = 0.25 of the entries)"
+    assert abs(coins) < 0.1, "where there is none they follow a coin"
+    assert not torch.equal(directions, aligned_directions(gradient, 16, seeded(1)))
+    assert torch.equal(directions, aligned_directions(gradient, 16, seeded()))
+
+
+@pytest.mark.parametrize(("size", "order"), [(3, 4), (99, 100), (0, 4)])
+def test_too_few_coordinates_are_refused(size, order):
+    with pytest.raises(ValueError, match=f"order={order}: a gradient of {size} coordinates"):
+        aligned_directions(torch.ones(size), order, seeded())
+
+
+def test_an_order_without_a_matrix_is_refused():
+    with pytest.raises(ValueError, match="order=9"):
+        aligned_directions(torch.ones(784), 9, seeded())
+
+
+def test_the_least_cosine_is_the_smallest():
+    directions = torch.tensor([[1.0, 0.0], [1.0, 1.0], [0.0, -2.0]])
+    assert least_cosine(directions, torch.tensor([0.0, 3.0])) == pytest.approx(-1)
+    assert least_cosine(directions[:2], torch.tensor([3.0, 0.0])) == pytest.approx(0.5**0.5)
+
+
+@given(
+    k=st.integers(1, 40),
+    extra=st.integers(0, 60),
+    noise=st.sampled_from([0.0, 1e-3, 0.1, 1.0, 100.0]),
+    seed=st.integers(0, 2**32),
+)
+def test_no_orthogonal_set_beats_the_bound_of_lemma_6(k, extra, noise, seed):
+    """Orthogonal sets from hopeless (noise alone) to optimal: a rotation that spreads the vector evenly over them."""
+    generator = seeded(seed)
+    size = k + extra
+    vector = torch.randn(size, generator=generator, dtype=torch.float64)
+    vector /= vector.norm()
+    # Orthonormal columns q_1..q_k; reflect so that (q_1 + ... + q_k) / sqrt(k) becomes the vector: the optimal set.
+    basis = torch.linalg.qr(torch.randn(size, k, generator=generator, dtype=torch.float64)).Q
+    axis = basis.sum(1) / k**0.5 - vector
+    if axis.norm() > 1e-9:
+        basis = basis - 2 * torch.outer(axis, axis @ basis) / axis.square().sum()
+    moved = basis + noise * torch.randn(size, k, generator=generator, dtype=torch.float64) / size**0.5
+    triangular = torch.linalg.qr(moved)
+    orthogonal = triangular.Q * triangular.R.diagonal().sign()
+    least = least_cosine(orthogonal.T, vector)
+    assert least <= k**-0.5 + 1e-12
+    if noise == 0:
+        assert least == pytest.approx(k**-0.5, abs=1e-9), "the reflected set attains the bound"
