@@ -64,6 +64,7 @@ def gallery(rows: Mapping[str, Tensor], titles: Sequence[str] | None = None) -> 
     for axis, title in zip(axes[0], titles or (), strict=False):
         axis.set_title(title, fontsize=9)
     figure.subplots_adjust(wspace=0.06, hspace=0.12)
+    plt.close(figure)  # shown once, as the value of its cell
     return figure
 
 
@@ -73,7 +74,7 @@ def dots(
     paper: Mapping[str, Sequence[float]] | None = None,
     *,
     xlabel: str,
-    xlim: tuple[float, float] = (0, 100),
+    xlim: tuple[float, float] = (-2, 102),
 ) -> Figure:
     """Dots on labelled lines: ``series[name][line]`` holds one value per training seed, ``paper[name][line]`` one.
 
@@ -104,6 +105,7 @@ def dots(
     for line in range(1, len(lines)):
         axis.axhline(line - 0.5, color="0.9", lw=0.8, zorder=0)
     axis.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=4, frameon=False)
+    plt.close(figure)  # shown once, as the value of its cell
     return figure
 
 
@@ -131,8 +133,10 @@ def matrices(
         )  # fmt: skip
         axis.set_title(title)
         axis.set_xlabel(xlabel)
+        axis.grid(visible=False)
         axis.tick_params(axis="y", rotation=0)
     axes[0, 0].set_ylabel(ylabel)
+    plt.close(figure)  # shown once, as the value of its cell
     return figure
 
 
@@ -156,4 +160,5 @@ def curves(
         axis.set_ylim(-2, 102)
     axes[0, 0].set_ylabel(ylabel)
     axes[0, -1].legend(frameon=False)
+    plt.close(figure)  # shown once, as the value of its cell
     return figure

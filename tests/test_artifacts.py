@@ -131,7 +131,8 @@ def test_a_damaged_file_is_reported_and_built_anew(damage, cache, caplog):
         (record,) = caplog.records
         assert record.levelno == logging.WARNING
         assert f"damaged cache file {path}" in record.getMessage()
-        assert path.read_bytes() == raw
+        assert same(ask(build))
+        assert build.calls == calls, "the file that was built anew is not whole"
 
 
 def test_an_unwritable_folder_is_named_with_the_variable_that_sets_it(tmp_path, monkeypatch):
@@ -397,7 +398,7 @@ class Attack:
 def root(value, times: int = 2) -> float:
     """What it does."""
     # why it does so
-    local: float = helpers.scale(value)
+    local = helpers.scale(value)
     return Shape().area() * local * times + LIMIT + PAIR[0] + len(NAME) + TABLE["a"]
 '''
 
@@ -457,9 +458,6 @@ COUNTS = {
     "a decorator": ("@plain\n", ""),
     "what a decorator does": ("return function", "return function or print"),
 }
-HOLES = {
-    "a table": ('{"a": 1}', '{"a": 2}'),
-}
 
 
 @pytest.mark.parametrize("edit", DOES_NOT_COUNT.values(), ids=DOES_NOT_COUNT)
@@ -473,14 +471,8 @@ def test_an_edit_that_may_change_a_result_changes_the_hash(edit, specimen):
 
 
 @pytest.mark.xfail(strict=True, reason="constants that are tables or lists are not followed")
-@pytest.mark.parametrize("edit", HOLES.values(), ids=HOLES)
-def test_an_edit_of_a_table_changes_the_hash(edit, specimen):
-    assert specimen(hash_of_root, edit) != specimen(hash_of_root)
-
-
-@pytest.mark.xfail(strict=True, reason="annotations of variables count")
-def test_an_edit_of_a_variables_annotation_keeps_the_hash(specimen):
-    assert specimen(hash_of_root, ("local: float = ", "local = ")) == specimen(hash_of_root)
+def test_an_edit_of_a_table_changes_the_hash(specimen):
+    assert specimen(hash_of_root, ('{"a": 1}', '{"a": 2}')) != specimen(hash_of_root)
 
 
 def test_other_packages_do_not_count(specimen):

@@ -124,6 +124,7 @@ def test_losses_have_their_closed_forms():
     logits = torch.tensor([[2.0, 1.0, -1.0], [0.0, 0.0, 3.0], [1.0, 1.0, 0.0]])
     y = torch.tensor([0, 1, 0])
     torch.testing.assert_close(margin(logits, y), torch.tensor([-1.0, 3.0, 0.0]))
+    torch.testing.assert_close(margin(logits - 5, y), torch.tensor([-1.0, 3.0, 0.0]))
     expected = torch.tensor(
         [
             math.log(1 + math.exp(-1) + math.exp(-3)),
@@ -144,6 +145,20 @@ def test_losses_are_float32_whatever_the_logits(loss):
 def test_schedules():
     assert [attacks.decaying(t) for t in (0.0, 0.25, 1.0)] == [1.0, 0.75, 0.0]
     assert [attacks.constant(t) for t in (0.0, 0.25, 1.0)] == [1.0, 1.0, 1.0]
+
+
+def test_the_schedule_scales_each_step_by_its_progress():
+    asked: list[float] = []
+
+    def schedule(progress: float) -> float:
+        asked.append(progress)
+        return 1 - progress
+
+    x, y = images(0.4, 0.6)
+    attack = pgd(Linf(eps=0.1), steps=4, step_size=0.01, schedule=schedule, keep_best=False)
+    moved = (attack(linear(), x, y) - x).abs()
+    assert asked == [0.0, 0.25, 0.5, 0.75]
+    torch.testing.assert_close(moved, torch.full_like(x, 0.01 * (1 + 0.75 + 0.5 + 0.25)))
 
 
 def test_adam_moves_as_torch_does():

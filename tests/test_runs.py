@@ -161,7 +161,9 @@ def test_the_paper_profile_wants_a_gpu_at_the_start_unless_the_cpu_is_insisted_o
     if gpu:
         assert runs.find_device(None, "paper").type == "cuda"
     else:
-        with pytest.raises(ParameterError, match="profile='paper' needs a CUDA GPU and there is none; .*cpu"):
+        with pytest.raises(
+            ParameterError, match=r"profile='paper' needs a CUDA GPU and there is none; .*cpu"
+        ):
             begin(profile="paper", device=None)
 
 
@@ -190,7 +192,12 @@ def test_provenance_says_where_the_numbers_come_from(tmp_path, monkeypatch):
     (tmp_path / "chapters").mkdir()
     (tmp_path / "chapters" / "spots.py").write_text("x = 1\n")
     stated = begin(epsilon=0.1).provenance(train="abc")
-    assert stated["parameters"] == {**PROFILES["quick"], "profile": "quick", "models": ("C", "D"), "epsilon": 0.1}
+    assert stated["parameters"] == {
+        **PROFILES["quick"],
+        "profile": "quick",
+        "models": ("C", "D"),
+        "epsilon": 0.1,
+    }
     assert stated["datasets"] == {"train": "abc"}
     assert stated["source_hash"] == runs.source_hash(tmp_path / "chapters" / "spots.py")
     assert stated["git_commit"] == "", "a copy without .git has no commit"

@@ -1,0 +1,526 @@
+"""The book is of one piece: text and notebook, claims and paper, results and every page that quotes them."""
+
+import ast
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import jupytext
+import nbformat
+import papermill
+import pytest
+import yaml
+
+from robustutils import claims, criteria, evidence, figures, pipeline, runs, scoreboard
+
+ROOT = runs.repository()
+BOOK = ROOT / "book"
+CHAPTERS = pipeline.chapters_from_text()
+PAPERS = [name for name in CHAPTERS if pipeline.claims_path(name).exists()]
+DRAWING = {name for name in vars(figures) if name in ("gallery", "dots", "matrices", "curves")}
+
+# Every claim id of the papers: tables (T), figures (F), statements of the text and lemmas.
+IDS = {
+    "ensemble_adversarial_training": (
+        "EAT-R EAT-C EAT-F1 EAT-F2 EAT-F4 EAT-F5 EAT-T1 EAT-T2 EAT-T3 EAT-T4 EAT-T5 EAT-T6 EAT-T7 EAT-T8 EAT-T9 EAT-RF "
+        "EAT-CONV EAT-NIPS EAT-C1 EAT-L6 EAT-L7 EAT-X1 EAT-X2 EAT-X3 EAT-X4 EAT-X5 EAT-X6 EAT-TH"
+    ),
+}
+
+each_chapter = pytest.mark.parametrize("chapter", CHAPTERS)
+each_paper = pytest.mark.parametrize("chapter", PAPERS)
+
+
+def text_of(chapter: str) -> nbformat.NotebookNode:
+    """The chapter as its text file has it."""
+    return jupytext.read(ROOT / "chapters" / f"{chapter}.py")
+
+
+def notebook_of(chapter: str) -> nbformat.NotebookNode:
+    """The chapter as its notebook has it."""
+    return nbformat.read(ROOT / "chapters" / f"{chapter}.ipynb", as_version=4)
+
+
+def code_cells(notebook: nbformat.NotebookNode) -> list[nbformat.NotebookNode]:
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def tags(cell: nbformat.NotebookNode) -> list[str]:
+    return cell.metadata.get("tags", [])
+
+
+def declared(chapter: str) -> list[str]:
+    """The names assigned in the parameters cell."""
+    (cell,) = (cell for cell in code_cells(text_of(chapter)) if "parameters" in tags(cell))
+    return [target.id for line in ast.parse(cell.source).body for target in line.targets]  # type: ignore[attr-defined]
+
+
+# ---- text and notebook ----
+
+
+@each_chapter
+def test_text_and_notebook_are_in_step(chapter):
+    def content(notebook):
+        keep = ("tags", "mystnb")
+        return [
+            (cell.cell_type, cell.source, {key: cell.metadata[key] for key in keep if cell.metadata.get(key)})
+            for cell in notebook.cells
+        ]
+
+    text, notebook = text_of(chapter), notebook_of(chapter)
+    nbformat.validate(notebook)
+    assert content(notebook) == content(text), "run `jupytext --sync` or `make references`"
+    assert notebook.metadata.kernelspec == text.metadata.kernelspec
+    assert notebook.metadata.kernelspec.language == "python", "papermill asks for it"
+
+
+@each_chapter
+def test_outputs_are_kept_in_checked_cells_and_nowhere_else(chapter):
+    for cell in code_cells(notebook_of(chapter)):
+        if pipeline.REFERENCE_TAG in tags(cell):
+            assert cell.outputs, f"`make references` has not stored the output of:\n{cell.source}"
+        else:
+            assert not cell.outputs, f"an output that nothing checks:\n{cell.source}"
+        assert cell.execution_count is None
+        for output in cell.outputs:
+            assert output.output_type in ("stream", "execute_result", "display_data"), output
+            assert output.get("name", "stdout") == "stdout", "what goes to stderr is not for comparison"
+            assert "image/svg+xml" not in output.get("data", {}), "nbval would compare it byte by byte"
+
+
+@each_chapter
+def test_papermill_sees_every_parameter_and_each_is_explained(chapter):
+    (cell,) = (cell for cell in code_cells(notebook_of(chapter)) if "parameters" in tags(cell))
+    seen = papermill.inspect_notebook(str(ROOT / "chapters" / f"{chapter}.ipynb"))
+    assert list(seen) == declared(chapter)
+    assert {"profile", "device"} <= set(seen)
+    assert seen["profile"]["default"] == '"quick"', "a notebook opened by hand runs anywhere"
+    assert all(line.count("  # ") == 1 for line in cell.source.splitlines()), "a comment for each"
+
+
+@each_paper
+def test_no_chapter_writes_a_verdict(chapter):
+    for cell in code_cells(text_of(chapter)):
+        words = {node.value for node in ast.walk(ast.parse(cell.source)) if isinstance(node, ast.Constant)}
+        assert not words & set(criteria.VERDICTS)
+
+
+# ---- figures ----
+
+
+def draws(cell: nbformat.NotebookNode) -> bool:
+    """Whether a cell calls one of the plots of :mod:`robustutils.figures`."""
+    calls = [node.func for node in ast.walk(ast.parse(cell.source)) if isinstance(node, ast.Call)]
+    return any(ast.unparse(call) in {f"figures.{name}" for name in DRAWING} for call in calls)
+
+
+def test_every_plot_of_the_house_is_known_here():
+    source = ast.parse(Path(figures.__file__).read_text())
+    functions = [node for node in source.body if isinstance(node, ast.FunctionDef) and node.returns]
+    assert {node.name for node in functions if ast.unparse(node.returns) == "Figure"} == DRAWING
+
+
+@each_chapter
+def test_every_figure_has_a_name_a_caption_and_a_text_for_those_who_do_not_see_it(chapter):
+    names = []
+    for cell in code_cells(text_of(chapter)):
+        settings = cell.metadata.get("mystnb", {})
+        assert draws(cell) == ("figure" in settings), (
+            f"a plot without a caption, or one without a plot:\n{cell.source}"
+        )
+        if draws(cell):
+            figure, alt = settings["figure"], settings.get("image", {}).get("alt", "")
+            names.append(figure["name"])
+            assert len(figure["caption"]) > 40, f"{figure['name']}: say what is seen"
+            assert figure["caption"].rstrip().endswith("."), (
+                f"{figure['name']}: a caption is made of sentences"
+            )
+            assert len(alt) > 20, f"{figure['name']} has no alt text"
+            assert alt != figure["caption"]
+            assert {"hide-input", "remove-input"} & set(tags(cell)), f"{figure['name']}: fold what only draws"
+            last = ast.parse(cell.source).body[-1]
+            assert isinstance(last, ast.Expr), f"{figure['name']}: the figure is the value of its cell"
+    assert len(set(names)) == len(names)
+
+
+def test_names_of_figures_are_unique_in_the_book():
+    settings = [cell.metadata.get("mystnb", {}) for name in CHAPTERS for cell in text_of(name).cells]
+    names = [each["figure"]["name"] for each in settings if "figure" in each]
+    assert len(names) > 4
+    assert sorted(set(names)) == sorted(names)
+
+
+# ---- claims ----
+
+
+@each_paper
+def test_every_claim_of_the_paper_is_in_its_file(chapter):
+    stated = claims.Claims.load(pipeline.claims_path(chapter))
+    assert stated.chapter == chapter
+    assert {row.id for row in stated.rows} == set(IDS[chapter].split())
+    assert all(row.statement.endswith(".") for row in stated.rows), "a statement is a sentence"
+    assert all(row.criterion or row.needs for row in stated.rows)
+
+
+# ---- the table of contents ----
+
+
+def listed_pages() -> list[str]:
+    """Every file of the table of contents, the root included."""
+
+    def walk(node: Any) -> list[str]:
+        if isinstance(node, list):
+            return [page for part in node for page in walk(part)]
+        if isinstance(node, dict):
+            own = [node[key] for key in ("root", "file") if key in node]
+            return own + [page for part in node.values() for page in walk(part)]
+        return []
+
+    return walk(yaml.safe_load((ROOT / "_toc.yml").read_text()))
+
+
+def test_the_table_of_contents_lists_every_page_and_chapter_once():
+    pages = listed_pages()
+    assert len(set(pages)) == len(pages)
+    written = [f"book/{path.relative_to(BOOK).with_suffix('')}" for path in BOOK.rglob("*.md")]
+    assert sorted(pages) == sorted([*written, *(f"book/{name}" for name in CHAPTERS)])
+
+
+def test_every_chapter_has_both_forms():
+    for suffix in (".py", ".ipynb"):
+        assert sorted(path.stem for path in (ROOT / "chapters").glob(f"*{suffix}")) == CHAPTERS
+
+
+# ---- the published edition ----
+
+
+def results_of(chapter: str) -> dict[str, Any]:
+    """The published results of a chapter; without any the test is skipped."""
+    results = evidence.published(chapter)
+    if results is None:
+        pytest.skip(f"{chapter} has not been published yet")
+    return results
+
+
+def page_of(chapter: str) -> nbformat.NotebookNode:
+    """The published page of a chapter; without one the test is skipped."""
+    path = BOOK / f"{chapter}.ipynb"
+    if not path.exists():
+        pytest.skip(f"{chapter} has not been published yet")
+    return nbformat.read(path, as_version=4)
+
+
+def glued(notebook: nbformat.NotebookNode) -> dict[str, dict[str, Any]]:
+    """What a page glues: by name the data of its kinds of content."""
+    outputs = [output for cell in code_cells(notebook) for output in cell.outputs]
+    named = [(output.get("metadata", {}).get("scrapbook", {}).get("name"), output) for output in outputs]
+    return {
+        name: {kind.removeprefix("application/papermill.record/"): data for kind, data in output.data.items()}
+        for name, output in named
+        if name
+    }
+
+
+@each_chapter
+def test_a_page_and_its_results_are_published_together(chapter):
+    page = page_of(chapter)
+    assert "papermill" not in page.metadata, "it holds paths of a machine"
+    assert (BOOK / "results" / f"{chapter}.json").exists() == (chapter in PAPERS)
+    errors = [output for cell in code_cells(page) for output in cell.outputs if output.output_type == "error"]
+    assert errors == []
+    assert all(cell.execution_count for cell in code_cells(page)), "executed from the first cell to the last"
+
+
+@each_paper
+def test_published_results_are_evidence_of_every_claim(chapter):
+    results = results_of(chapter)
+    assert results["profile"] in ("standard", "paper")
+    assert {entry["id"] for entry in results["claims"]} == set(IDS[chapter].split())
+    assert all(entry["note"] for entry in results["claims"] if entry["verdict"] == "not_run"), "not run: why?"
+    assert re.fullmatch(r"[0-9a-f]{12}\+?", results["git_commit"])
+    assert re.fullmatch(r"[0-9a-f]{64}", results["source_hash"])
+    assert all(re.fullmatch(r"[0-9a-f]{64}", found) for found in results["datasets"].values())
+    assert results["seconds"] > 0
+
+
+@each_paper
+def test_the_criteria_of_published_results_were_committed_before_the_run(chapter):
+    results = results_of(chapter)
+    commit = results["git_commit"].rstrip("+")
+    path = f"chapters/{chapter}.claims.toml"
+    shown = subprocess.run(["git", "-C", str(ROOT), "show", f"{commit}:{path}"], capture_output=True)
+    if shown.returncode:
+        pytest.skip(f"commit {commit} is not in this copy of the history")
+    assert hashlib.sha256(shown.stdout).hexdigest() == results["claims_sha256"]
+
+
+@each_paper
+def test_a_published_page_carries_its_results_and_quotes_them_rightly(chapter):
+    results, page = results_of(chapter), page_of(chapter)
+    assert pipeline.stored_results(page) == results
+    values = scoreboard.glue_values(results)
+    quoted = glued(page)
+    assert quoted.keys() - values.keys() == {"at-a-glance"}, "whatever else is quoted comes from the results"
+    wrong = {
+        name: (quoted[name]["text/plain"], values[name])
+        for name in quoted.keys() & values.keys()
+        if ast.literal_eval(quoted[name]["text/plain"]) != values[name]
+    }
+    assert wrong == {}
+    assert quoted["at-a-glance"]["text/html"] == scoreboard.glance_table(results)._repr_html_()
+
+
+def test_scoreboard_front_page_and_readme_agree_with_the_published_results():
+    published = pipeline.read_all(BOOK / "results")
+    if not published:
+        pytest.skip("nothing has been published yet")
+    assert {path.stem for path in (BOOK / "results").glob("*.json")} == {
+        each["chapter"] for each in published
+    }
+    for page, block in {
+        BOOK / "scoreboard.md": scoreboard.scoreboard_markdown(published),
+        BOOK / "intro.md": scoreboard.readme_table(published, page="{chapter}.ipynb"),
+        ROOT / "README.md": scoreboard.readme_table(published),
+    }.items():
+        text = page.read_text()
+        assert text == scoreboard.replace_between_markers(text, "scoreboard", block), (
+            f"{page.name} does not show what the results files say; `make publish` writes it"
+        )
+
+
+def test_a_published_book_has_no_number_left_open():
+    if not pipeline.read_all(BOOK / "results"):
+        pytest.skip("nothing has been published yet")
+    assert [path.name for path in BOOK.rglob("*.md") if "@@" in path.read_text()] == []
+
+
+# ---- glue ----
+
+GLUED = re.compile(r"\{glue(?::\w*)?\}`([^`:]+)|```\{glue(?::\w*)?\} *(\S+)")
+
+
+@each_chapter
+def test_whatever_the_prose_quotes_is_glued(chapter):
+    prose = [cell.source for cell in text_of(chapter).cells if cell.cell_type == "markdown"]
+    used = {role or directive for source in prose for role, directive in GLUED.findall(source)}
+    page = BOOK / f"{chapter}.ipynb"
+    if page.exists():
+        known = set(glued(nbformat.read(page, as_version=4)))
+    else:  # what the code names, and what any run of these claims can quote
+        calls = re.findall(r"glue\(\"([^\"]+)\"", (ROOT / "chapters" / f"{chapter}.py").read_text())
+        known = set(calls)
+        if chapter in PAPERS:
+            ledger = evidence.Ledger(claims.Claims.load(pipeline.claims_path(chapter)), "quick")
+            known |= set(scoreboard.glue_values(ledger.results()))
+    assert used <= known, f"not glued: {sorted(used - known)}"
+
+
+@each_paper
+def test_the_verdict_at_a_glance_is_glued_and_not_typed(chapter):
+    first = text_of(chapter).cells[0].source
+    assert "```{glue} at-a-glance" in first
+
+
+# ---- what is committed ----
+
+PRIVATE = re.compile(
+    r"(?<![\w.~<*])/(?:work|root|home|tmp|Users|mnt|private|workspace)/[\w.-]"  # a folder of somebody's machine
+    r"|[A-Z]:\\\\?Users"
+    r"|//(?:\d{1,3}\.){3}\d{1,3}|//localhost|//[\w.-]+\.(?:internal|local|corp|lan)\b"  # a host nobody else has
+    r"|(?i:index[-_]url)['\"]? *[=: ] *['\"]?http"  # a package registry
+)
+
+
+def committed() -> list[Path]:
+    """The files of the repository, those about to be added included."""
+    if not (ROOT / ".git").exists():
+        pytest.skip("not a git checkout")
+    command = ["git", "-C", str(ROOT), "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    names = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split("\0")
+    return [ROOT / name for name in names if name and (ROOT / name).is_file()]
+
+
+@pytest.mark.parametrize(("text", "found"), [
+    ("/" + "home/somebody/data", True),
+    ("see '/" + "tmp/x.json'", True),
+    ("C:" + r"\Users\somebody", True),
+    ("http:/" + "/10.0.0.1:8080/simple", True),
+    ("https:/" + "/pip.corp/simple", True),
+    ("--index-url" + " https://example.org/simple", True),
+    ("PIP_EXTRA_INDEX_URL: ${{ vars.PIP_EXTRA_INDEX_URL }}", False),
+    ("https://github.com/home/page", False),
+    ("export ROBUSTUTILS_DATA=/path/to/data", False),
+    ("book/tmp/x", False),
+])  # fmt: skip
+def test_the_search_for_private_places_knows_them(text, found):
+    assert bool(PRIVATE.search(text)) is found
+
+
+def test_no_committed_file_names_a_place_on_a_machine_or_a_private_host():
+    found = []
+    for path in committed():
+        try:
+            text = path.read_text(encoding="utf-8")
+        except UnicodeDecodeError:
+            continue
+        found += [f"{path.relative_to(ROOT)}: {match.group()}" for match in PRIVATE.finditer(text)]
+    assert found == []
+
+
+def test_no_data_weights_or_failed_run_is_committed():
+    endings = (
+        ".safetensors",
+        ".pt",
+        ".pth",
+        ".npy",
+        ".npz",
+        ".gz",
+        ".zip",
+        ".pkl",
+        ".ubyte",
+        ".failed.ipynb",
+        ".checkpoint",
+    )
+    assert [str(path) for path in committed() if path.name.endswith(endings)] == []
+    assert [str(path) for path in committed() if path.stat().st_size > 5_000_000] == []
+
+
+# ---- what the pages tell a reader to do ----
+
+PAGES = ["README.md", "CONTRIBUTING.md", *(f"book/{path.name}" for path in sorted(BOOK.glob("*.md")))]
+
+
+def code_of(text: str) -> list[str]:
+    """The lines of fenced blocks, continued ones joined, and the inline code of a page."""
+    fences = re.findall(r"^ *```(?:bash|sh|text)\n(.*?)^ *```", text, re.DOTALL | re.MULTILINE)
+    lines = "\n".join(fences).replace("\\\n", " ").splitlines()
+    return [*lines, *re.findall(r"`([^`\n]+)`", re.sub(r"```.*?```", "", text, flags=re.DOTALL))]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_make_command_exists(page):
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    named = [re.match(r"make ([a-z]+)", line) for line in code_of((ROOT / page).read_text())]
+    assert {match.group(1) for match in named if match} <= targets
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_command_names_a_chapter_and_parameters_that_it_has(page):
+    for line in code_of((ROOT / page).read_text()):
+        chapter = re.search(
+            r"chapters/([a-z_]+)\.ipynb|CHAPTER=([a-z_]+)|robustutils (?:run|publish) ([a-z_]+)", line
+        )
+        if chapter:
+            name = next(filter(None, chapter.groups()))
+            assert name in CHAPTERS, line
+            assert set(re.findall(r"-p (\w+)", line)) <= set(declared(name)), line
+
+
+@each_paper
+def test_the_rerun_page_lists_parameters_that_every_paper_has(chapter):
+    (table,) = re.findall(r"\* - Parameter\n(.*?)```", (BOOK / "rerun.md").read_text(), re.DOTALL)
+    promised = set(re.findall(r"-p (\w+)", table))
+    assert promised >= {"profile", "seed"}
+    assert promised <= set(declared(chapter))
+
+
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md"])
+def test_every_file_that_the_front_pages_name_exists(page):
+    text = (ROOT / page).read_text()
+    links = [target for target in re.findall(r"\]\(([^)\s]+)\)", text) if not target.startswith("http")]
+    paths = re.findall(r"(?<![\w/.])(?:book|chapters|robustutils|tests|benchmarks)/[\w./-]*", text)
+    named = {target.split("#")[0] for target in [*links, *paths] if "NAME" not in target} - {""}
+    assert named
+    assert [target for target in sorted(named) if not (ROOT / target).exists()] == []
+
+
+def test_the_example_of_the_readme_runs(digits, digits_net, capsys):
+    (example,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    exec(compile(example, "README.md", "exec"), {"model": digits_net, "dataset": digits.first(10)})
+    assert "%" in capsys.readouterr().out
+
+
+# ---- the rendered book ----
+
+
+class Page(HTMLParser):
+    """The addresses of a page: what it loads, where it links, which anchors it has, images without a text."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.loads: list[str] = []
+        self.links: list[str] = []
+        self.anchors: set[str] = set()
+        self.silent: list[str] = []
+        self.feed(path.read_text(encoding="utf-8"))
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        found = {name: value or "" for name, value in attrs}
+        if "id" in found:
+            self.anchors.add(found["id"])
+        if tag in ("script", "img", "iframe", "source") and found.get("src"):
+            self.loads.append(found["src"])
+        if tag == "link" and found.get("rel") in ("stylesheet", "preload", "shortcut icon", "icon"):
+            self.loads.append(found["href"])
+        if tag == "a" and found.get("href"):
+            self.links.append(found["href"])
+        if tag == "img" and not found.get("alt", "").strip():
+            self.silent.append(found.get("src", ""))
+
+
+@pytest.fixture(scope="module")
+def html(tmp_path_factory) -> Path:
+    """The published edition, rendered with warnings as errors; this takes most of a minute."""
+    missing = [page for page in listed_pages() if not list(ROOT.glob(f"{page}.*"))]
+    if missing:
+        pytest.skip(f"not published yet: {', '.join(missing)}")
+    root = tmp_path_factory.mktemp("site")
+    for name in ("_config.yml", "_toc.yml"):
+        shutil.copy2(ROOT / name, root)
+    shutil.copytree(BOOK, root / "book", ignore=shutil.ignore_patterns("__pycache__"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(runs, "repository", lambda: root)
+        patch.setenv("OMP_NUM_THREADS", "1")
+        return pipeline.render(root).parent
+
+
+def test_the_published_edition_renders_without_a_warning(html):
+    assert (html / "index.html").exists()
+    for page in listed_pages():
+        assert (html / f"{page}.html").exists(), page
+
+
+def test_the_rendered_book_needs_no_network_and_no_link_is_dead(html):
+    pages = {path: Page(path) for path in html.rglob("*.html") if "_static" not in path.parts}
+    assert len(pages) >= len(listed_pages())
+    problems = []
+    for path, page in pages.items():
+        where = str(path.relative_to(html))
+        problems += [f"{where} loads {url}" for url in page.loads if re.match(r"(https?:)?//", url)]
+        problems += [f"{where}: an image without alt text, {url[:60]}" for url in page.silent]
+        for url in [*page.loads, *page.links]:
+            parts = urlsplit(url)
+            if parts.scheme or parts.netloc:
+                continue
+            target = Path(os.path.normpath(path.parent / unquote(parts.path))) if parts.path else path
+            if not target.exists():
+                problems.append(f"{where} names {url}, which is not there")
+            elif parts.fragment and target in pages and unquote(parts.fragment) not in pages[target].anchors:
+                problems.append(f"{where}: no anchor {url}")
+    assert sorted(set(problems)) == []
+
+
+@each_paper
+def test_a_rendered_chapter_says_which_run_it_shows_and_quotes_the_results(html, chapter):
+    text = (html / "book" / f"{chapter}.html").read_text()
+    results = results_of(chapter)
+    assert f"Published edition: profile {results['profile']}" in text
+    assert scoreboard.badge("not_run") in text
+    assert "application/vnd.robustutils" not in text
+    assert text.count("<figcaption>") == sum(draws(cell) for cell in code_cells(text_of(chapter)))
