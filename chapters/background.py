@@ -294,22 +294,19 @@ device = None  # cpu or cuda; None takes a GPU where there is one
 
 # %% tags=["hide-input"]
 import torch
-
 from robustutils import attacks, data, defences, evaluation, figures, runs
 from robustutils.threats import Linf
 
 figures.use_style()
-defaults = {"dataset": "digits", "epsilon": 0.15, "epochs": 6, "n_train": 1280, "n_test": 200}
 run = runs.start(
     "background",
     globals(),
-    profiles=dict.fromkeys(runs.PROFILES, defaults),
-    allowed={
-        "dataset": runs.OneOf(("digits", "mnist", "fashion_mnist")),
-        "epsilon": runs.Between(0.01, 1.0),
-        "epochs": runs.Between(1, 1000),
-        "n_train": runs.Between(64, 60000),
-        "n_test": runs.Between(10, 10000),
+    {  # name: quick, standard, paper (all the same), what is allowed
+        "dataset": (*["digits"] * 3, runs.OneOf(("digits", "mnist", "fashion_mnist"))),
+        "epsilon": (*[0.15] * 3, runs.Between(0.01, 1.0)),
+        "epochs": (*[6] * 3, runs.Between(1, 1000)),
+        "n_train": (*[1280] * 3, runs.Between(64, 60000)),
+        "n_test": (*[200] * 3, runs.Between(10, 10000)),
     },
 )
 
@@ -320,16 +317,25 @@ run = runs.start(
 # %%
 train = data.load(run.dataset, "train")
 test = data.load(run.dataset, "test")
-train, test = train.first(min(run.n_train, len(train))), test.first(min(run.n_test, len(test)))
-model = defences.train(defences.recipe("small_cnn").replace(epochs=run.epochs), train, device=run.device)
+train, test = (
+    train.first(min(run.n_train, len(train))),
+    test.first(min(run.n_test, len(test))),
+)
+model = defences.train(
+    defences.recipe("small_cnn").replace(epochs=run.epochs), train, device=run.device
+)
 
 ladder = {
     "FGSM": attacks.FGSM(eps=run.epsilon),
     "R+FGSM": attacks.RFGSM(eps=run.epsilon),
     "I-FGSM": attacks.IFGSM(eps=run.epsilon, steps=10),
-    "PGD": attacks.PGD(threat=Linf(eps=run.epsilon), steps=20, step_size=run.epsilon / 8),
+    "PGD": attacks.PGD(
+        threat=Linf(eps=run.epsilon), steps=20, step_size=run.epsilon / 8
+    ),
 }
-verdicts = {name: evaluation.evaluate(model, attack, test) for name, attack in ladder.items()}
+verdicts = {
+    name: evaluation.evaluate(model, attack, test) for name, attack in ladder.items()
+}
 
 # %% [markdown]
 # The same verdicts give all three rates. Here the success rate differs from the error rate by the images that the model
@@ -350,11 +356,16 @@ shown = test.first(8)
 adversarial = evaluation.adversarial(model, ladder["PGD"], shown)
 with torch.no_grad():
     seen = model(adversarial.to(run.device)).argmax(1).tolist()
-titles = [f"{label} → {answer}" for label, answer in zip(shown.labels.tolist(), seen, strict=True)]
+titles = [
+    f"{label} → {answer}"
+    for label, answer in zip(shown.labels.tolist(), seen, strict=True)
+]
 figures.gallery({"clean": shown.images, "PGD": adversarial}, titles)
 # %% tags=["remove-cell"]
 single, iterated = verdicts["FGSM"].error_rate(), verdicts["PGD"].error_rate()
-assert iterated.percent >= single.percent - 2, f"PGD {iterated} is weaker than FGSM {single}"
+assert iterated.percent >= single.percent - 2, (
+    f"PGD {iterated} is weaker than FGSM {single}"
+)
 assert run.dataset != "digits" or verdicts["FGSM"].clean.float().mean() > 0.8, (
     "the small network learns the digits"
 )

@@ -67,8 +67,17 @@ import numpy as np
 import torch
 from IPython.display import display
 from myst_nb import glue
-
-from robustutils import attacks, data, defences, evaluation, evidence, figures, runs, scoreboard, subspaces
+from robustutils import (
+    attacks,
+    data,
+    defences,
+    evaluation,
+    evidence,
+    figures,
+    runs,
+    scoreboard,
+    subspaces,
+)
 from robustutils.objectives import EnsembleAdversarial
 from robustutils.threats import Linf
 
@@ -82,35 +91,26 @@ figures.use_style()
 run = runs.start(
     "ensemble_adversarial_training",
     globals(),
-    profiles={
-        "quick": dict(
-            dataset="digits", architectures="B*,C,D", epsilon=0.3, epochs=4, epochs_adv=5, n_train=960, n_test=200,
-            ratio_points=100, ratio_steps=10, ratio_restarts=1, seed=0, n_seeds=1,
+    {  # name: quick, standard, paper, what is allowed
+        "dataset": (
+            "digits",
+            "mnist",
+            "mnist",
+            runs.OneOf(("digits", "mnist", "fashion_mnist")),
         ),
-        "standard": dict(
-            dataset="mnist", architectures="B*,C,D", epsilon=0.3, epochs=6, epochs_adv=12, n_train=60000, n_test=10000,
-            ratio_points=1000, ratio_steps=100, ratio_restarts=5, seed=0, n_seeds=3,
-        ),
-        "paper": dict(
-            dataset="mnist", architectures="B*,C,D", epsilon=0.3, epochs=6, epochs_adv=12, n_train=60000, n_test=10000,
-            ratio_points=10000, ratio_steps=100, ratio_restarts=5, seed=0, n_seeds=3,
-        ),
+        "architectures": ("B*,C,D", "B*,C,D", "B*,C,D", runs.SomeOf(("B*", "C", "D"))),
+        "epsilon": (0.3, 0.3, 0.3, runs.Between(0.01, 1.0)),
+        "epochs": (4, 6, 6, runs.Between(1, 1000)),
+        "epochs_adv": (5, 12, 12, runs.Between(1, 1000)),
+        "n_train": (960, 60000, 60000, runs.Between(64, 60000)),
+        "n_test": (200, 10000, 10000, runs.Between(10, 10000)),
+        "ratio_points": (100, 1000, 10000, runs.Between(10, 10000)),
+        "ratio_steps": (10, 100, 100, runs.Between(1, 10000)),
+        "ratio_restarts": (1, 5, 5, runs.Between(1, 100)),
+        "seed": (0, 0, 0, runs.Between(0, 10**6)),
+        "n_seeds": (1, 3, 3, runs.Between(1, 20)),
     },
-    allowed=dict(
-        dataset=runs.OneOf(("digits", "mnist", "fashion_mnist")),
-        architectures=runs.SomeOf(("B*", "C", "D")),
-        epsilon=runs.Between(0.01, 1.0),
-        epochs=runs.Between(1, 1000),
-        epochs_adv=runs.Between(1, 1000),
-        n_train=runs.Between(64, 60000),
-        n_test=runs.Between(10, 10000),
-        ratio_points=runs.Between(10, 10000),
-        ratio_steps=runs.Between(1, 10000),
-        ratio_restarts=runs.Between(1, 100),
-        seed=runs.Between(0, 10**6),
-        n_seeds=runs.Between(1, 20),
-    ),
-)  # fmt: skip
+)
 dtype = torch.float32 if run.profile == "quick" else runs.fast_dtype(run.device)
 seeds = list(run.seeds)
 print(f"profile {run.profile}, {run.device}, training in {dtype}, seeds {seeds}")
@@ -122,7 +122,9 @@ print(f"profile {run.profile}, {run.device}, training in {dtype}, seeds {seeds}"
 # number; *greater* and *less* ask whether the 95% interval of an effect excludes none.
 
 # %% tags=["nbval-check-output", "hide-output"]
-claims = evidence.Claims.load(runs.repository() / "chapters" / "ensemble_adversarial_training.claims.toml")
+claims = evidence.Claims.load(
+    runs.repository() / "chapters" / "ensemble_adversarial_training.claims.toml"
+)
 scoreboard.criteria_table(claims, ["EAT-T6", "EAT-T7", "EAT-L6", "EAT-L7"])
 
 # %% [markdown]
@@ -131,9 +133,14 @@ scoreboard.criteria_table(claims, ["EAT-T6", "EAT-T7", "EAT-L6", "EAT-L7"])
 # %% tags=["nbval-check-output"]
 train = data.load(run.dataset, "train")
 test = data.load(run.dataset, "test")
-train, test = train.first(min(run.n_train, len(train))), test.first(min(run.n_test, len(test)))
+train, test = (
+    train.first(min(run.n_train, len(train))),
+    test.first(min(run.n_test, len(test))),
+)
 for part in (train, test):
-    print(f"{part.name} {part.split}: {tuple(part.images.shape)}, SHA-256 {part.fingerprint[:16]}")
+    print(
+        f"{part.name} {part.split}: {tuple(part.images.shape)}, SHA-256 {part.fingerprint[:16]}"
+    )
 
 # %% [markdown]
 # Three of the paper's five MNIST architectures are trained here: **B\*** (three strided convolutions), **C** (two
@@ -142,9 +149,10 @@ for part in (train, test):
 # *Standard* training minimises $L(h(x), y)$. *Adversarial* training minimises, on every batch,
 #
 # $$
-# \tfrac12 L(h(x), y) + \tfrac12 L(h(x^{adv}), y), \qquad
-# x^{adv} = \mathrm{clip}_{[0,1]}\bigl(x + \epsilon\,\mathrm{sign}\,\nabla_x L(h(x), \hat y)\bigr), \quad
-# \hat y = \arg\max h(x).
+# \begin{aligned}
+# &\tfrac12 L(h(x), y) + \tfrac12 L(h(x^{adv}), y), \qquad \hat y = \arg\max h(x), \\
+# &x^{adv} = \mathrm{clip}_{[0,1]}\bigl(x + \epsilon\,\mathrm{sign}\,\nabla_x L(h(x), \hat y)\bigr).
+# \end{aligned}
 # $$
 #
 # The attack aims away from the model's own prediction $\hat y$, not from the label, so that the label cannot leak into
@@ -155,9 +163,13 @@ for part in (train, test):
 RECIPES = {"B*": "eat_b_star", "C": "eat_c", "D": "eat_d"}
 recipes = {}
 for name in run.architectures:
-    recipes[name] = defences.recipe(RECIPES[name]).replace(epochs=run.epochs, dtype=dtype)
+    recipes[name] = defences.recipe(RECIPES[name]).replace(
+        epochs=run.epochs, dtype=dtype
+    )
     recipes[f"{name}_adv"] = defences.recipe(f"{RECIPES[name]}_adv").replace(
-        epochs=run.epochs_adv, dtype=dtype, objective=EnsembleAdversarial(eps=run.epsilon)
+        epochs=run.epochs_adv,
+        dtype=dtype,
+        objective=EnsembleAdversarial(eps=run.epsilon),
     )
 models = defences.train_all(recipes, train, seeds=seeds, device=run.device)
 
@@ -172,7 +184,7 @@ errors = {}  # (model, attack) -> bool [seeds, test images]
 
 
 def fidelity(name):
-    """How close a model's run is to the paper's protocol; D follows the authors' code where the paper is silent."""
+    """How close a run is to the paper's protocol; D follows the authors' code."""
     if not whole:
         return "reduced"
     if run.dataset != "mnist":
@@ -212,7 +224,9 @@ rfgsm = attacks.RFGSM(eps=run.epsilon)
 for name in recipes:
     for label, attack in {"FGSM white-box": fgsm, "R+FGSM white-box": rfgsm}.items():
         errors[name, label] = over_seeds(
-            lambda s, n=name, a=attack: ~evaluation.evaluate(models[n, s], a, test).attacked
+            lambda s, n=name, a=attack: (
+                ~evaluation.evaluate(models[n, s], a, test).attacked
+            )
         )
 
 # %% tags=["hide-input"] mystnb={"figure": {"name": "eat-gallery", "caption": "Test images and their adversarial examples at the run's radius. The single step on the standard model and on its adversarially trained twin, and the twin's answer to a random step first: the perturbations look alike, what they achieve does not."}, "image": {"alt": "Four rows of eight digits: clean, FGSM on the standard model, FGSM on the adversarially trained model, R+FGSM on the adversarially trained model."}}
@@ -221,9 +235,15 @@ standard = "C" if "C" in run.architectures else run.architectures[0]
 defended = f"{standard}_adv"
 examples = {
     "clean": shown.images,
-    f"FGSM\non {standard}": evaluation.adversarial(models[standard, seeds[0]], fgsm, shown),
-    f"FGSM\non {defended}": evaluation.adversarial(models[defended, seeds[0]], fgsm, shown),
-    f"R+FGSM\non {defended}": evaluation.adversarial(models[defended, seeds[0]], rfgsm, shown),
+    f"FGSM\non {standard}": evaluation.adversarial(
+        models[standard, seeds[0]], fgsm, shown
+    ),
+    f"FGSM\non {defended}": evaluation.adversarial(
+        models[defended, seeds[0]], fgsm, shown
+    ),
+    f"R+FGSM\non {defended}": evaluation.adversarial(
+        models[defended, seeds[0]], rfgsm, shown
+    ),
 }
 figures.gallery(examples)
 # %% [markdown]
@@ -235,11 +255,19 @@ figures.gallery(examples)
 # %%
 sources = list(run.architectures)
 other_seed = dict(zip(seeds, seeds[1:] + seeds[:1], strict=True))
-crafted = {(src, s): evaluation.adversarial(models[src, s], fgsm, test) for src in sources for s in seeds}
+crafted = {
+    (src, s): evaluation.adversarial(models[src, s], fgsm, test)
+    for src in sources
+    for s in seeds
+}
 for name in recipes:
     for src in sources:
         errors[name, f"FGSM from {src}"] = over_seeds(
-            lambda s, n=name, o=src: ~evaluation.correct(models[n, s], crafted[o, other_seed[s]], test.labels)
+            lambda s, n=name, o=src: (
+                ~evaluation.correct(
+                    models[n, s], crafted[o, other_seed[s]], test.labels
+                )
+            )
         )
 
 # %% [markdown]
@@ -248,17 +276,29 @@ for name in recipes:
 # of its standard twin under the same attack.
 
 # %%
-columns = ["FGSM white-box", "R+FGSM white-box", *(f"FGSM from {src}" for src in sources)]
+columns = [
+    "FGSM white-box",
+    "R+FGSM white-box",
+    *(f"FGSM from {src}" for src in sources),
+]
 for name in recipes:
     for column in columns:
-        if (
-            column != f"FGSM from {name}"
-        ):  # the paper has no transfer from a standard model to its own architecture
-            reference = errors[name.removesuffix("_adv"), column] if "_adv" in name else errors[name, "clean"]
+        # the paper has no transfer from a standard model to its own architecture
+        if column != f"FGSM from {name}":
+            reference = (
+                errors[name.removesuffix("_adv"), column]
+                if "_adv" in name
+                else errors[name, "clean"]
+            )
             ledger.record(
                 "EAT-T7",
                 f"{name} | {column}",
-                evidence.rate(errors[name, column], reference, seeds=seeds, fidelity=fidelity(name)),
+                evidence.rate(
+                    errors[name, column],
+                    reference,
+                    seeds=seeds,
+                    fidelity=fidelity(name),
+                ),
             )
 
 best_transfer = {}  # per seed the source with the highest error: the paper's attack-level maximum
@@ -268,7 +308,9 @@ for name in (n for n in recipes if "_adv" in n):
     best_transfer[name] = transfers[best, np.arange(len(seeds))]
     white_box = errors[name, "FGSM white-box"]
     two_steps = errors[name, "R+FGSM white-box"]
-    step_gap = evidence.difference(two_steps, white_box, seeds=seeds, fidelity=fidelity(name))
+    step_gap = evidence.difference(
+        two_steps, white_box, seeds=seeds, fidelity=fidelity(name)
+    )
     ledger.record("EAT-T7", f"{name} | R+FGSM minus FGSM", step_gap)
     if sources == ["B*", "C", "D"]:
         transfer_gap = evidence.difference(
@@ -287,21 +329,35 @@ strongest = {
 stated = {(row.id, row.row): row.paper for row in claims.rows}
 cells = {"FGSM": "FGSM white-box", "R+FGSM": "R+FGSM white-box"}
 ours = {
-    key: [list(100 * errors[name, column].mean(axis=1)) for name in names] for key, column in cells.items()
+    key: [list(100 * errors[name, column].mean(axis=1)) for name in names]
+    for key, column in cells.items()
 }
 ours["transferred"] = [list(100 * strongest[name]) for name in names]
-theirs = {key: [stated["EAT-T7", f"{name} | {column}"] for name in names] for key, column in cells.items()}
+theirs = {
+    key: [stated["EAT-T7", f"{name} | {column}"] for name in names]
+    for key, column in cells.items()
+}
 theirs["transferred"] = [
-    max(stated["EAT-T7", f"{name} | FGSM from {src}"] for src in sources if src != name) for name in names
+    max(stated["EAT-T7", f"{name} | FGSM from {src}"] for src in sources if src != name)
+    for name in names
 ]
 figures.dots(names, ours, theirs, xlabel="error under attack (%), over all test images")
 # %% tags=["hide-input"] mystnb={"figure": {"name": "eat-transfer", "caption": "Transferred single steps: error of each target (line) on FGSM examples from each standard source (column), the paper's Table 7 and this run, in percent. Empty cells do not exist in the paper."}, "image": {"alt": "Two annotated matrices of error rates, six targets by three sources, the paper's on the left and this run's on the right."}}
 shape = [[f"{name} | FGSM from {src}" for src in sources] for name in names]
-paper = np.array([[stated.get(("EAT-T7", cell), np.nan) for cell in line] for line in shape])
-measured = np.array([[100 * errors[name, f"FGSM from {src}"].mean() for src in sources] for name in names])
+paper = np.array(
+    [[stated.get(("EAT-T7", cell), np.nan) for cell in line] for line in shape]
+)
+measured = np.array(
+    [
+        [100 * errors[name, f"FGSM from {src}"].mean() for src in sources]
+        for name in names
+    ]
+)
 measured[np.isnan(paper)] = np.nan
 panels = {"paper": paper, f"this run ({run.profile})": measured}
-figures.matrices(panels, names, sources, xlabel="source of the examples", ylabel="target")
+figures.matrices(
+    panels, names, sources, xlabel="source of the examples", ylabel="target"
+)
 # %% [markdown]
 # ## How good is one step? The approximation ratio
 #
@@ -329,15 +385,25 @@ strong_attack = attacks.PGD(
 single, strong = {}, {}  # loss of every point: [seeds, points]
 for name in recipes:
     single[name] = np.stack(
-        [evaluation.evaluate(models[name, s], fgsm, points).losses.numpy() for s in seeds]
+        [
+            evaluation.evaluate(models[name, s], fgsm, points).losses.numpy()
+            for s in seeds
+        ]
     )
-    reached = [evaluation.evaluate(models[name, s], strong_attack, points).losses.numpy() for s in seeds]
+    reached = [
+        evaluation.evaluate(models[name, s], strong_attack, points).losses.numpy()
+        for s in seeds
+    ]
     strong[name] = np.maximum(single[name], np.stack(reached))
 
 
 def ratio(name, chosen=slice(None)):
     """The approximation ratio of each seed in percent, over the chosen points."""
-    return 100 * single[name][:, chosen].mean(axis=1) / strong[name][:, chosen].mean(axis=1)
+    return (
+        100
+        * single[name][:, chosen].mean(axis=1)
+        / strong[name][:, chosen].mean(axis=1)
+    )
 
 
 # %% [markdown]
@@ -354,11 +420,18 @@ def interval(values):
 
 
 ratios = {name: ratio(name) for name in recipes}
-boot = {name: np.stack([ratio(name, chosen) for chosen in resamples]) for name in recipes}
+boot = {
+    name: np.stack([ratio(name, chosen) for chosen in resamples]) for name in recipes
+}
 for name in recipes:
     each = ratios[name]
     measurement = evidence.Measurement(
-        each.mean(), interval(boot[name]), len(points), seeds, per_seed=each, fidelity=fidelity(name)
+        each.mean(),
+        interval(boot[name]),
+        len(points),
+        seeds,
+        per_seed=each,
+        fidelity=fidelity(name),
     )
     if "_adv" in name:
         twin = name.removesuffix("_adv")
@@ -405,8 +478,16 @@ for k in subspaces.ORDERS:
             cosine = (basis.T @ vector).abs().min().item() / vector.norm().item()
             violations += cosine > k**-0.5 + 1e-12
     attained = subspaces.least_cosine(optimal, vector) * k**0.5
-    ledger.record("EAT-L6", f"k = {k}", evidence.Measurement(violations, None, 100, [0], fidelity="exact"))
-    ledger.record("EAT-L7", f"k = {k}", evidence.Measurement(attained, None, k, [0], fidelity="exact"))
+    ledger.record(
+        "EAT-L6",
+        f"k = {k}",
+        evidence.Measurement(violations, None, 100, [0], fidelity="exact"),
+    )
+    ledger.record(
+        "EAT-L7",
+        f"k = {k}",
+        evidence.Measurement(attained, None, k, [0], fidelity="exact"),
+    )
     print(f"{k:4}  {violations:3} of 100             {attained:.9f}")
 
 # %% [markdown]
@@ -418,7 +499,9 @@ for k in subspaces.ORDERS:
 # %%
 probe = test.first(min(1000, len(test)))
 radii = [
-    round(run.epsilon * share, 3) for share in (0, 1 / 3, 2 / 3, 1, 4 / 3, 5 / 3) if run.epsilon * share <= 1
+    round(run.epsilon * share, 3)
+    for share in (0, 1 / 3, 2 / 3, 1, 4 / 3, 5 / 3)
+    if run.epsilon * share <= 1
 ]
 
 
@@ -428,13 +511,20 @@ def verdicts(name, attack):
 
 def pgd(eps):
     steps = min(40, run.ratio_steps)
-    return attacks.PGD(threat=Linf(eps=eps), steps=steps, step_size=max(2 * eps / steps, 1e-3), dtype=dtype)
+    return attacks.PGD(
+        threat=Linf(eps=eps),
+        steps=steps,
+        step_size=max(2 * eps / steps, 1e-3),
+        dtype=dtype,
+    )
 
 
 sweep = {
     name: {
         "FGSM": [verdicts(name, attacks.FGSM(eps=eps)).error_rate() for eps in radii],
-        "R+FGSM": [verdicts(name, attacks.RFGSM(eps=eps)).error_rate() for eps in radii],
+        "R+FGSM": [
+            verdicts(name, attacks.RFGSM(eps=eps)).error_rate() for eps in radii
+        ],
         "PGD": [verdicts(name, pgd(eps)).error_rate() for eps in radii],
     }
     for name in (standard, defended)
@@ -448,7 +538,8 @@ figures.curves(radii, sweep, xlabel=r"radius $\epsilon$", ylabel="error (%)")
 
 # %%
 at_radius = {
-    name: {"FGSM": verdicts(name, fgsm), "PGD": verdicts(name, pgd(run.epsilon))} for name in recipes
+    name: {"FGSM": verdicts(name, fgsm), "PGD": verdicts(name, pgd(run.epsilon))}
+    for name in recipes
 }
 for name, found in at_radius.items():
     clean = found["FGSM"].clean
@@ -457,12 +548,18 @@ for name, found in at_radius.items():
         if src != name:
             images = crafted[src, other_seed[seeds[0]]][: len(probe)]
             hit = evaluation.correct(models[name, seeds[0]], images, probe.labels)
-            suspects[f"transfer from {src}"] = evaluation.Verdicts(clean, hit, found["FGSM"].losses)
+            suspects[f"transfer from {src}"] = evaluation.Verdicts(
+                clean, hit, found["FGSM"].losses
+            )
     beaten = evaluation.masked(found["FGSM"], suspects)
     said = (
-        f"masked: FGSM is beaten by {', '.join(beaten)}" if beaten else "nothing beats the white-box gradient"
+        f"masked: FGSM is beaten by {', '.join(beaten)}"
+        if beaten
+        else "nothing beats the white-box gradient"
     )
-    print(f"{name:7} FGSM {found['FGSM'].error_rate()!s:22} PGD {found['PGD'].error_rate()!s:22} {said}")
+    print(
+        f"{name:7} FGSM {found['FGSM'].error_rate()!s:22} PGD {found['PGD'].error_rate()!s:22} {said}"
+    )
 
 # %% [markdown]
 # What must hold in any sound evaluation is asserted; a small slack covers images that happen to be lucky.
@@ -474,7 +571,9 @@ for name in sources:
     assert fallen.percent >= at_radius[name]["FGSM"].error_rate().percent - 2, (
         f"{name}: PGD is weaker than FGSM"
     )
-    assert run.epsilon < 0.3 or fallen.percent > 90, f"{name} is undefended and yet {fallen} under PGD"
+    assert run.epsilon < 0.3 or fallen.percent > 90, (
+        f"{name} is undefended and yet {fallen} under PGD"
+    )
 for name, curve in sweep.items():
     climb = np.diff([found.percent for found in curve["PGD"]])
     assert (climb >= -2).all(), f"{name}: a larger radius made PGD weaker, {climb}"
@@ -487,20 +586,28 @@ results = ledger.results(
     not_run_note="next: architectures A and B and ensemble training are not in this edition yet",
     **run.provenance(train=train.fingerprint, test=test.fingerprint),
 )
-published = evidence.published("ensemble_adversarial_training") if run.profile == "quick" else results
+published = (
+    evidence.published("ensemble_adversarial_training")
+    if run.profile == "quick"
+    else results
+)
 scoreboard.comparison_table(results, published, ["EAT-T6", "EAT-L6", "EAT-L7"])
 
 # %% [markdown]
 # Standard models of Table 7, and how far each attack gets:
 
 # %% tags=["hide-input", "hide-output"]
-scoreboard.comparison_table(results, published, ["EAT-T7"], select=lambda row: "_adv" not in row)
+scoreboard.comparison_table(
+    results, published, ["EAT-T7"], select=lambda row: "_adv" not in row
+)
 
 # %% [markdown]
 # Adversarially trained models of Table 7, and the two gaps that show masking:
 
 # %% tags=["hide-input", "hide-output"]
-scoreboard.comparison_table(results, published, ["EAT-T7"], select=lambda row: "_adv |" in row)
+scoreboard.comparison_table(
+    results, published, ["EAT-T7"], select=lambda row: "_adv |" in row
+)
 
 # %% [markdown]
 # ```{admonition} About the published run

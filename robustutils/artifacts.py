@@ -14,7 +14,8 @@ import logging
 import os
 import sys
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from types import FunctionType, ModuleType
 from typing import Any
@@ -76,7 +77,12 @@ def describe(value: Any) -> Any:
         fields = {f.name: describe(getattr(value, f.name)) for f in dataclasses.fields(value)}
         return {"class": type(value).__qualname__, **fields}
     if isinstance(value, torch.nn.Module):
-        return {"class": type(value).__qualname__, "weights": tensor_hash(*value.state_dict().values())}
+        kinds = {type(part) for part in value.modules() if type(part).__module__.split(".")[0] != "torch"}
+        return {
+            "layers": repr(value),
+            "weights": tensor_hash(*value.state_dict().values()),
+            "code": sorted(code_hash(kind) for kind in kinds),
+        }
     if isinstance(value, Tensor):
         return {"tensor": tensor_hash(value)}
     if isinstance(value, dict):
@@ -85,7 +91,7 @@ def describe(value: Any) -> Any:
         return [describe(item) for item in value]
     if isinstance(value, torch.dtype):
         return str(value)
-    if isinstance(value, (FunctionType, type)):
+    if isinstance(value, (FunctionType, type)) and "<" not in value.__qualname__:
         return f"{value.__module__}.{value.__qualname__}"
     if value is None or isinstance(value, (str, int, float, bool)):
         return value
@@ -121,8 +127,8 @@ def code_hash(*roots: Callable | type) -> str:
     """SHA-256 of the code that ``roots`` reach inside their own package.
 
     The walk follows the names a function or class mentions: functions, classes and plain constants of the
-    same package, also through a module (``attacks.pgd``). Comments, docstrings, annotations and layout do not
-    count.
+    same package, also through a module (``attacks.pgd``). Comments, docstrings, annotations of arguments and results, and layout
+    do not count.
     """
     package = roots[0].__module__.split(".")[0]
     seen: dict[str, str] = {}
@@ -141,6 +147,9 @@ def code_hash(*roots: Callable | type) -> str:
                 stack.append(value)
             elif isinstance(value, (int, float, str, tuple)):
                 seen[f"{name}:{label}"] = repr(value)
+            elif isinstance(value, (list, dict)):
+                with suppress(TypeError):
+                    seen[f"{name}:{label}"] = repr(describe(value))
         if isinstance(item, type):
             stack += [base for base in item.__mro__[1:] if base.__module__.split(".")[0] == package]
     return hashlib.sha256(json.dumps(sorted(seen.items())).encode()).hexdigest()
@@ -157,10 +166,35 @@ def _mentioned(node: ast.AST, scope: dict[str, Any]) -> tuple[str, Any]:
     return "", None
 
 
+def _configured(value: Any, inside: bool = False) -> Iterator[Callable | type]:
+    """The code a configuration brings along: its functions, its callable objects and what those hold."""
+    if isinstance(value, FunctionType):
+        yield value
+    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
+        inside = inside or callable(value)
+        if inside:
+            yield type(value)
+        for field in dataclasses.fields(value):
+            yield from _configured(getattr(value, field.name), inside)
+    elif isinstance(value, dict):
+        for item in value.values():
+            yield from _configured(item, inside)
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            yield from _configured(item, inside)
+
+
 def key(config: dict[str, Any], *code: Callable | type) -> str:
     """The key of an artifact: 16 hex digits of SHA-256 over its configuration and the code it reaches."""
-    text = json.dumps({"config": describe(config), "code": code_hash(*code)}, sort_keys=True)
+    roots = dict.fromkeys([*code, *_configured(config)])
+    text = json.dumps({"config": describe(config), "code": code_hash(*roots)}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _checksum(tensors: dict[str, Tensor]) -> str:
+    """SHA-256 of names and content."""
+    digest = {name: tensor_hash(tensor) for name, tensor in sorted(tensors.items())}
+    return hashlib.sha256(json.dumps(digest).encode()).hexdigest()
 
 
 def cached(
@@ -189,7 +223,7 @@ def cached(
             with safetensors.safe_open(path, framework="pt") as file:
                 checksum = (file.metadata() or {}).get("sha256")
             tensors = safetensors.torch.load_file(path)
-            if checksum == tensor_hash(*(tensors[k] for k in sorted(tensors))):
+            if checksum == _checksum(tensors):
                 return tensors
             problem = "its content does not match its checksum"
         except (safetensors.SafetensorError, OSError) as error:
@@ -198,7 +232,7 @@ def cached(
         path.unlink()
     checkpoint = path.with_suffix(".checkpoint")
     tensors = {k: v.detach().cpu().contiguous() for k, v in build(checkpoint).items()}
-    checksum = tensor_hash(*(tensors[k] for k in sorted(tensors)))
+    checksum = _checksum(tensors)
     write_atomically(path, lambda p: safetensors.torch.save_file(tensors, p, metadata={"sha256": checksum}))
     checkpoint.unlink(missing_ok=True)
     return tensors

@@ -484,6 +484,8 @@ class WorstOf:
         self, model: nn.Module, x: Tensor, y: Tensor, generator: torch.Generator | None = None
     ) -> Tensor:
         """The first image that fools the model, attack by attack."""
+        with evaluation_mode(model):
+            check_inputs(model, x, y)
         result, left = x.clone(), torch.arange(len(x), device=x.device)
         for attack in self.attacks:
             result[left] = attack(model, x[left], y[left], generator)

@@ -34,7 +34,7 @@ class Adversarial:
     With ``clean=0`` this is Madry et al. (2018): min E[max L(h(x + delta), y)] (BS, section 2).
     """
 
-    attack: Callable[[nn.Module, Tensor, Tensor], Tensor]
+    attack: Callable[[nn.Module, Tensor, Tensor, torch.Generator], Tensor]
     clean: float = 0.0
 
     def __post_init__(self) -> None:
@@ -42,7 +42,8 @@ class Adversarial:
             raise ValueError(f"clean={self.clean}: the clean share of the loss must lie in [0, 1)")
 
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor, progress: float) -> Tensor:
-        loss = F.cross_entropy(model(self.attack(model, x, y)), y)
+        generator = torch.Generator().manual_seed(int(torch.randint(2**62, ())))
+        loss = F.cross_entropy(model(self.attack(model, x, y, generator)), y)
         return (
             loss if self.clean == 0 else self.clean * F.cross_entropy(model(x), y) + (1 - self.clean) * loss
         )

@@ -77,7 +77,9 @@ def execute(chapter: str, profile: str, parameters: Mapping[str, Any], folder: P
             kernel_name="python3",
             cwd=str(folder),
             progress_bar={"desc": f"{chapter} ({profile})", "unit": "cell", "mininterval": 1},
-            extra_arguments=["--IPKernelApp.log_level=40"],  # not its warning that local sockets are unencrypted
+            extra_arguments=[
+                "--IPKernelApp.log_level=40"
+            ],  # not its warning that local sockets are unencrypted
         )
     except PapermillExecutionError as error:
         raise PipelineError(

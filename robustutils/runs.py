@@ -59,9 +59,10 @@ class SomeOf:
 
     def parse(self, name: str, value: Any) -> tuple[str, ...]:
         """The selected names in the order of the options, each once."""
-        chosen = [part.strip() for part in value.split(",")] if isinstance(value, str) else list(value)
-        if not chosen:
-            raise ParameterError(f"{name}={value!r}: select at least one of {', '.join(self.options)}")
+        parts = value.split(",") if isinstance(value, str) else value
+        if not isinstance(parts, (list, tuple)) or not parts:
+            raise ParameterError(f"{name}={value!r}: allowed are {', '.join(self.options)}, at least one")
+        chosen = [part.strip() if isinstance(part, str) else part for part in parts]
         for part in chosen:
             OneOf(self.options).parse(name, part)
         return tuple(option for option in self.options if option in chosen)
@@ -95,10 +96,10 @@ class Run:
     started: float = field(default_factory=time.perf_counter)
 
     def __getattr__(self, name: str) -> Any:
-        try:
-            return self.parameters[name]
-        except KeyError:
-            raise AttributeError(f"{name!r} is no parameter of {self.chapter}") from None
+        parameters = vars(self).get("parameters", {})
+        if name not in parameters:
+            raise AttributeError(f"{name!r} is no parameter of this run")
+        return parameters[name]
 
     @property
     def seeds(self) -> range:
@@ -122,37 +123,33 @@ class Run:
 def start(
     chapter: str,
     namespace: Mapping[str, Any],
-    *,
-    profiles: Mapping[str, Mapping[str, Any]],
-    allowed: Mapping[str, Allowed],
+    parameters: Mapping[str, tuple[Any, Any, Any, Allowed]],
 ) -> Run:
     """Check a notebook's parameters and settle its profile: the first call of every chapter.
 
     Args:
         chapter: the chapter's name.
-        namespace: the notebook's ``globals()``: every name of ``allowed`` must be there, ``None`` standing for
-            the profile's value. What papermill injected is compared with these names, so that a misspelt
+        namespace: the notebook's ``globals()``: every parameter must be there, ``None`` standing for the
+            profile's value. What papermill injected is compared with these names, so that a misspelt
             parameter is an error.
-        profiles: the values of every parameter in each profile.
-        allowed: what each parameter may be.
+        parameters: for each name its value in the profiles quick, standard and paper, and what it may be.
 
     Raises:
         ParameterError: an unknown profile or parameter, or a value that is not allowed.
     """
     profile = OneOf(PROFILES).parse("profile", namespace["profile"])
-    declared = ("profile", "device", *allowed)
+    declared = ("profile", "device", *parameters)
     for name in injected_names(namespace):
         if name not in declared:
             near = get_close_matches(name, declared, 1)
             hint = f" (did you mean {near[0]!r}?)" if near else ""
             raise ParameterError(f"unknown parameter {name!r}{hint}; {chapter} has {', '.join(declared)}")
-    given = {name: namespace[name] for name in allowed}
-    defaults = profiles[profile]
-    parameters = {
-        name: rule.parse(name, defaults[name] if given[name] is None else given[name])
-        for name, rule in allowed.items()
+    column = PROFILES.index(profile)
+    settled = {
+        name: row[3].parse(name, row[column] if namespace[name] is None else namespace[name])
+        for name, row in parameters.items()
     }
-    return Run(chapter, profile, parameters, find_device(namespace["device"], profile))
+    return Run(chapter, profile, settled, find_device(namespace["device"], profile))
 
 
 def injected_names(namespace: Mapping[str, Any]) -> list[str]:

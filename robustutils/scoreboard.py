@@ -129,16 +129,22 @@ def _value(entry: Mapping[str, Any] | None, key: str = "measured") -> str:
 
 
 def glance_table(results: Results) -> Table:
-    """The verdicts of a chapter at a glance: one line for each claim id, its rows counted by verdict."""
-    rows = []
+    """The verdicts of a chapter at a glance: one line for each measured claim id, then what was not run and why."""
+    rows, absent = [], dict[str, list[str]]()
     for name, entries in _by_id(results).items():
         reached = {verdict: count for verdict, count in verdict_counts(results, name).items() if count}
-        reasons = [entry["note"] for entry in entries if entry["verdict"] == "not_run"]
-        first, *others = reached
-        words = [f"{reached[verdict]} {LABELS[verdict]}" for verdict in others]
-        note = "; ".join(filter(None, [*words, *reasons[:1]]))
-        rows.append((Cell(name), Cell(str(reached[first]), first, f"· {note}" if note else "")))
-    return Table(f"Verdicts at a glance ({edition(results)})", ("claim", "rows by verdict"), tuple(rows))
+        if reached.keys() == {"not_run"}:
+            absent.setdefault(entries[0]["note"], []).append(name)
+            continue
+        words = " · ".join(f"{count} {LABELS[verdict]}" for verdict, count in reached.items())
+        rows.append((Cell(name), Cell(entries[0]["statement"]), Cell(words)))
+    for reason, names in absent.items():
+        rows.append((Cell(", ".join(names)), Cell(reason), Cell("", "not_run")))
+    return Table(
+        f"Verdicts at a glance ({edition(results)})",
+        ("claim", "what it says", "rows by verdict"),
+        tuple(rows),
+    )
 
 
 def criteria_table(claims: Claims, ids: Iterable[str]) -> Table:

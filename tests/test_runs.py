@@ -26,11 +26,16 @@ ALLOWED = {
 }
 
 
+def table(profiles):
+    """The parameters as ``runs.start`` wants them: quick, standard, paper, what is allowed."""
+    return {name: (*(profiles[p][name] for p in runs.PROFILES), rule) for name, rule in ALLOWED.items()}
+
+
 def begin(injected: str = "", **namespace):
     """A run of a notebook whose parameters cell sets ``namespace``, and into which papermill injected a cell."""
     declared = {"profile": "quick", "device": "cpu", **dict.fromkeys(ALLOWED)}
     cells = ["", "profile = 'quick'", *([f"# Parameters\n{injected}"] if injected else [])]
-    return runs.start("spots", {**declared, **namespace, "In": cells}, profiles=PROFILES, allowed=ALLOWED)
+    return runs.start("spots", {**declared, **namespace, "In": cells}, table(PROFILES))
 
 
 # ---- what a parameter may be ----
@@ -59,8 +64,8 @@ def test_allowed_values_come_through(rule, value, expected):
     ("dataset", 3, "dataset=3: allowed are digits, mnist, fashion_mnist"),
     ("models", "C,E", "models='E': allowed are B*, C, D"),
     ("models", ["C", 1], "models=1: allowed are B*, C, D"),
-    ("models", [], "models=[]: select at least one of B*, C, D"),
-    ("models", 5, "models=5: allowed are B*, C, D"),
+    ("models", [], "models=[]: allowed are B*, C, D, at least one"),
+    ("models", 5, "models=5: allowed are B*, C, D, at least one"),
     ("epsilon", 5, "epsilon=5: must be a number from 0.01 to 1.0"),
     ("epsilon", 0, "epsilon=0: must be a number from 0.01 to 1.0"),
     ("epsilon", "0.1", "epsilon='0.1': must be a number from 0.01 to 1.0"),
@@ -101,11 +106,11 @@ def test_the_defaults_of_a_profile_are_checked_too():
     wrong = {**PROFILES, "quick": {**PROFILES["quick"], "steps": 0}}
     namespace = {"profile": "quick", "device": "cpu", **dict.fromkeys(ALLOWED)}
     with pytest.raises(ParameterError, match="steps=0"):
-        runs.start("spots", namespace, profiles=wrong, allowed=ALLOWED)
+        runs.start("spots", namespace, table(wrong))
 
 
 def test_an_attribute_that_is_no_parameter_is_an_attribute_error():
-    with pytest.raises(AttributeError, match="'epsilom' is no parameter of spots"):
+    with pytest.raises(AttributeError, match="'epsilom' is no parameter of this run"):
         _ = begin().epsilom
 
 
