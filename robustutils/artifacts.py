@@ -17,7 +17,7 @@ import textwrap
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from types import FunctionType, ModuleType
+from types import CodeType, FunctionType, ModuleType
 from typing import Any
 
 import platformdirs
@@ -127,8 +127,8 @@ def code_hash(*roots: Callable | type) -> str:
     """SHA-256 of the code that ``roots`` reach inside their own package.
 
     The walk follows the names a function or class mentions: functions, classes and plain constants of the
-    same package, also through a module (``attacks.pgd``). Comments, docstrings, annotations of arguments and results, and layout
-    do not count.
+    same package, also through a module (``attacks.pgd``). Comments, docstrings, annotations of arguments
+    and results, and layout do not count.
     """
     package = roots[0].__module__.split(".")[0]
     seen: dict[str, str] = {}
@@ -138,7 +138,12 @@ def code_hash(*roots: Callable | type) -> str:
         name = f"{item.__module__}.{item.__qualname__}"
         if name in seen:
             continue
-        tree = bare_tree(inspect.getsource(item))
+        try:
+            tree = bare_tree(inspect.getsource(item))
+        except OSError:  # a class that was typed into a notebook has no source before Python 3.13
+            methods = [part for part in vars(item).values() if isinstance(part, FunctionType)]
+            seen[name] = repr([_compiled(method.__code__) for method in methods])
+            continue
         seen[name] = ast.dump(tree)
         scope = vars(sys.modules[item.__module__])
         for node in ast.walk(tree):
@@ -153,6 +158,12 @@ def code_hash(*roots: Callable | type) -> str:
         if isinstance(item, type):
             stack += [base for base in item.__mro__[1:] if base.__module__.split(".")[0] == package]
     return hashlib.sha256(json.dumps(sorted(seen.items())).encode()).hexdigest()
+
+
+def _compiled(code: CodeType) -> list[Any]:
+    """What a function does, from its bytecode."""
+    constants = [_compiled(part) if isinstance(part, CodeType) else repr(part) for part in code.co_consts]
+    return [code.co_code, constants, code.co_names]
 
 
 def _mentioned(node: ast.AST, scope: dict[str, Any]) -> tuple[str, Any]:

@@ -85,8 +85,9 @@ def dots(
     offsets = np.linspace(-0.28, 0.28, len(series)) if len(series) > 1 else [0.0]
     for offset, (name, values) in zip(offsets, series.items(), strict=True):
         colour = COLOURS[name]
-        for line, each in enumerate(values):
-            if len(each):
+        for line, seeds in enumerate(values):
+            each = [value for value in seeds if not np.isnan(value)]
+            if each:
                 axis.plot([min(each), max(each)], [line + offset] * 2, color=colour, lw=2, alpha=0.5)
                 axis.plot(each, [line + offset] * len(each), "o", color=colour, ms=5)
         axis.plot([], [], "o-", color=colour, ms=5, label=name)

@@ -18,6 +18,7 @@ from typing import Any
 import jupytext
 import nbformat
 import papermill
+from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 
 from robustutils import evidence, runs, scoreboard
@@ -52,15 +53,18 @@ def notebook_path(chapter: str) -> Path:
     return path
 
 
-def execute(chapter: str, profile: str, parameters: Mapping[str, Any], folder: Path) -> None:
+def execute(
+    chapter: str, profile: str, parameters: Mapping[str, Any], folder: Path, source: Path | None = None
+) -> None:
     """Run a chapter at a profile into ``folder``: NAME.ipynb and, with claims, results/NAME.json.
 
-    Both are written only if all went well; a notebook that failed is left as NAME.failed.ipynb.
+    Both are written only if all went well; a notebook that failed is left as NAME.failed.ipynb. ``source`` is the
+    notebook to run, by default the chapter's own.
 
     Raises:
         PipelineError: an unknown chapter or parameter, or an error in the notebook.
     """
-    source = notebook_path(chapter)
+    source = source or notebook_path(chapter)
     declared = papermill.inspect_notebook(str(source))
     for name in parameters:
         if name not in declared:
@@ -77,13 +81,16 @@ def execute(chapter: str, profile: str, parameters: Mapping[str, Any], folder: P
             kernel_name="python3",
             cwd=str(folder),
             progress_bar={"desc": f"{chapter} ({profile})", "unit": "cell", "mininterval": 1},
-            extra_arguments=[
-                "--IPKernelApp.log_level=40"
-            ],  # not its warning that local sockets are unencrypted
+            # The kernel keeps to itself that local sockets are unencrypted, and its traceback on Ctrl-C.
+            extra_arguments=["--IPKernelApp.log_level=50"],
         )
     except PapermillExecutionError as error:
         raise PipelineError(
             f"{chapter}: {error.ename}: {error.evalue}\n(cell {error.exec_count}; the notebook up to there is {failed})"
+        ) from error
+    except DeadKernelError as error:
+        raise PipelineError(
+            f"{chapter}: the kernel died, perhaps for want of memory\n(the notebook up to there is {failed})"
         ) from error
     failed.unlink()
     results = stored_results(notebook) if claims_path(chapter).exists() else None
@@ -124,6 +131,8 @@ def run(chapter: str, profile: str, parameters: Mapping[str, Any]) -> None:
         PipelineError: see :func:`execute`; also when evidence is to be made while the claims file has
             uncommitted changes, because criteria come before results.
     """
+    if "profile" in parameters:
+        raise PipelineError("the profile is chosen with --profile, not with -p profile")
     claims = claims_path(chapter)
     if profile != "quick" and (runs.repository() / ".git").exists():
         command = ["git", "-C", str(runs.repository()), "status", "--porcelain", "--", str(claims)]
@@ -131,7 +140,9 @@ def run(chapter: str, profile: str, parameters: Mapping[str, Any]) -> None:
             raise PipelineError(
                 f"{claims.name} has uncommitted changes: commit the criteria before a {profile} run measures them"
             )
-    execute(chapter, profile, parameters, build_folder() / profile)
+    folder = build_folder() / profile
+    execute(chapter, profile, parameters, folder)
+    stamp_path(chapter, folder).unlink(missing_ok=True)  # not the page of the book
 
 
 def build_folder() -> Path:
@@ -143,12 +154,17 @@ def book() -> Path:
     """Execute what has changed at ``quick`` and render the book with those pages; returns the page to open."""
     folder = build_folder() / "quick"
     for chapter in chapters():
-        stamp = folder / f"{chapter}.made-from"
+        stamp = stamp_path(chapter, folder)
         made_from = content_hash(chapter)
         if not (stamp.exists() and stamp.read_text() == made_from):
             execute(chapter, "quick", {}, folder)
             stamp.write_text(made_from)
     return render(stage(folder))
+
+
+def stamp_path(chapter: str, folder: Path) -> Path:
+    """The file that says what the book's page of a chapter was made from."""
+    return folder / f"{chapter}.made-from"
 
 
 def content_hash(chapter: str) -> str:
@@ -199,8 +215,9 @@ def render(source: Path) -> Path:
 
 def publish(chapter: str, profile: str, parameters: Mapping[str, Any]) -> Path:
     """Run a chapter and make it the published edition: page, results, scoreboard and README; returns the page."""
-    run(chapter, profile, parameters)
     executed, edition = build_folder() / profile, runs.repository() / "book"
+    scoreboard_pages(edition)  # a page that has lost its markers is an error now, not after the run
+    run(chapter, profile, parameters)
     write_notebook(edition / f"{chapter}.ipynb", nbformat.read(executed / f"{chapter}.ipynb", as_version=4))
     if claims_path(chapter).exists():
         results = evidence.read_results(executed / "results" / f"{chapter}.json")
@@ -217,6 +234,12 @@ def read_all(folder: Path) -> list[dict[str, Any]]:
 
 def write_scoreboard(edition: Path, this_run: Iterable[dict[str, Any]] = ()) -> None:
     """Renew the generated blocks of the scoreboard page and the intro; for the repository's own book also the README's."""
+    for path, text in scoreboard_pages(edition, this_run).items():
+        write_atomically(path, lambda partial, text=text: partial.write_text(text))  # type: ignore[misc]
+
+
+def scoreboard_pages(edition: Path, this_run: Iterable[dict[str, Any]] = ()) -> dict[Path, str]:
+    """The pages with generated blocks and the text that each should have."""
     published = read_all(edition / "results")
     blocks = {
         edition / "scoreboard.md": scoreboard.scoreboard_markdown(published, list(this_run) or None),
@@ -224,9 +247,10 @@ def write_scoreboard(edition: Path, this_run: Iterable[dict[str, Any]] = ()) -> 
     }
     if edition == runs.repository() / "book":
         blocks[runs.repository() / "README.md"] = scoreboard.readme_table(published)
-    for path, block in blocks.items():
-        text = scoreboard.replace_between_markers(path.read_text(), "scoreboard", block)
-        write_atomically(path, lambda partial, text=text: partial.write_text(text))  # type: ignore[misc]
+    return {
+        path: scoreboard.replace_between_markers(path.read_text(), "scoreboard", block)
+        for path, block in blocks.items()
+    }
 
 
 def renew_references() -> list[str]:
@@ -235,8 +259,11 @@ def renew_references() -> list[str]:
     for chapter in chapters_from_text():
         text = runs.repository() / "chapters" / f"{chapter}.py"
         notebook = jupytext.read(text)
-        write_notebook(text.with_suffix(".ipynb"), notebook)
-        execute(chapter, "quick", {}, folder)
+        for number, cell in enumerate(notebook.cells):
+            cell.id = f"cell-{number}"  # jupytext draws them at random
+        draft = folder / "text" / f"{chapter}.ipynb"
+        write_notebook(draft, notebook)
+        execute(chapter, "quick", {}, folder, draft)
         executed = nbformat.read(folder / f"{chapter}.ipynb", as_version=4)
         done = [cell for cell in executed.cells if "injected-parameters" not in cell.metadata.get("tags", [])]
         for cell, finished in zip(notebook.cells, done, strict=True):

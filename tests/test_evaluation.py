@@ -230,6 +230,31 @@ def test_whatever_could_change_a_verdict_is_computed_anew(tiny_data, tiny_net, c
     assert len(calls) == 2
 
 
+NOTEBOOK = """
+class Own(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.dense = nn.Linear(64, 3)
+
+    def forward(self, x):
+        return SIGN * self.dense(x.flatten(1))
+"""
+
+
+def test_a_model_that_was_typed_into_a_notebook_is_evaluated_and_never_mistaken_for_another(
+    tiny_data, monkeypatch
+):
+    def own(sign: int) -> nn.Module:
+        scope = {"nn": nn, "__name__": "__main__"}  # as in Jupyter: a class without a file
+        exec(NOTEBOOK.replace("SIGN", str(sign)), scope)
+        torch.manual_seed(0)
+        return scope["Own"]()
+
+    monkeypatch.delattr("__main__.__file__", raising=False)
+    plus, minus = (evaluate(own(sign), FGSM(eps=0.1), tiny_data) for sign in (1, -1))
+    assert not torch.equal(plus.losses, minus.losses)
+
+
 # ---- masked gradients ----
 
 
