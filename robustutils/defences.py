@@ -99,6 +99,7 @@ RECIPES: dict[str, Recipe] = {
         objective=RampedAdversarial(eps=0.3, steps=3, step_size=0.15, ramp=0.4, dtype=torch.bfloat16),
         epochs=5,
         batch_size=128,
+        learning_rate=5e-3,
         schedule=warm_up_and_decay,
         max_gradient_norm=5,
         dtype=torch.bfloat16,

@@ -216,6 +216,8 @@ def render(source: Path) -> Path:
 def publish(chapter: str, profile: str, parameters: Mapping[str, Any]) -> Path:
     """Run a chapter and make it the published edition: page, results, scoreboard and README; returns the page."""
     executed, edition = build_folder() / profile, runs.repository() / "book"
+    if profile == "quick" and claims_path(chapter).exists():
+        raise PipelineError("a quick run is not evidence and cannot become the published edition")
     scoreboard_pages(edition)  # a page that has lost its markers is an error now, not after the run
     run(chapter, profile, parameters)
     write_notebook(edition / f"{chapter}.ipynb", nbformat.read(executed / f"{chapter}.ipynb", as_version=4))
