@@ -630,6 +630,33 @@ scoreboard.comparison_table(
 # ```
 
 # %% [markdown]
+# ### What did not match, and what we tried: the size of the random step
+#
+# The paper's formula for R+FGSM has $\alpha = \epsilon/2$, stated for ImageNet; for MNIST it names no value, and the
+# authors' code has 0.05 as its default. The formula was chosen before the run and decides the verdicts. This is the
+# other reading, measured on the same models and images, scaled with the radius:
+
+# %%
+small_step = attacks.RFGSM(eps=run.epsilon, alpha=round(run.epsilon / 6, 4))
+print("R+FGSM error (%)   paper   alpha = eps/2   alpha = eps/6 (0.05 at eps = 0.3)")
+for name in (n for n in recipes if "_adv" in n):
+    variant = over_seeds(
+        lambda s, n=name: ~evaluation.evaluate(models[n, s], small_step, test).attacked
+    )
+    row = stated["EAT-T7", f"{name} | R+FGSM white-box"]
+    half = 100 * errors[name, "R+FGSM white-box"].mean()
+    print(f"{name:17} {row:6.1f} {half:15.1f} {100 * variant.mean():15.1f}")
+
+# %% [markdown]
+# ```{admonition} About the published run
+# With $\alpha = \epsilon/2$ the random step uncovers far more on C_adv and D_adv than the paper reports; with the default
+# of the authors' code both rows meet the paper's numbers, and B\*_adv falls below its own. The MNIST column of
+# the paper was most likely made with the code's default. The finding itself, that a random step defeats the masking, does
+# not depend on it. The approximation ratios were measured against one restart of the strongest attack where the protocol
+# has five, so their rows are *reduced* and can earn *partly* at most, however close they come.
+# ```
+
+# %% [markdown]
 # ## Where we deviate, and why
 #
 # | point | here | why | kind |
@@ -640,7 +667,7 @@ scoreboard.comparison_table(
 # | precision | forward and backward passes in bfloat16 where the processor has it, weights and updates in float32 | speed; evaluation of single steps is in float32 | exact |
 # | C | tanh after pooling instead of before | the same function, since tanh is monotone; a quarter of the work | exact |
 # | D | dropout after each of the four layers, He initialisation | the table's brace is ambiguous, the authors' code is not | code variant |
-# | R+FGSM | $\alpha = \epsilon/2$ | the paper's formula; the code's default for MNIST is 0.05 | exact |
+# | R+FGSM | $\alpha = \epsilon/2$ | the paper's formula; the code's default for MNIST is measured beside it | exact |
 # | ratio | first 1,000 test images, 100 steps of $\epsilon/30$, 5 restarts, ratio of means | number of points, step and kind of average are not stated | exact |
 # | last batch | topped up from the start of the epoch's order | as in the authors' code | exact |
 #
