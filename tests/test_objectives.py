@@ -188,7 +188,6 @@ def test_an_attack_under_autocast_leaves_every_weight_its_gradient(precision):
         assert (full - half).norm() < 0.1 * full.norm()
 
 
-@pytest.mark.xfail(strict=True, reason="Adversarial gives its attack no generator")
 def test_adversarial_starts_at_random_anew_in_every_batch():
     model = Scores()
     objective = Adversarial(attack=RFGSM(eps=0.2, alpha=0.2))
