@@ -286,6 +286,8 @@ def test_a_chapter_with_claims_but_without_results_is_a_failure(repo):
 
 
 INTERRUPTED = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job starts deaf to it
 import sys
 from pathlib import Path
 from robustutils import __main__, runs
