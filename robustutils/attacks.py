@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from robustutils.input_gradients import FastInputGradients
 from robustutils.threats import Linf, ThreatSet
 
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -91,6 +92,10 @@ class Adam:
     """Adam's update (Kingma & Ba 2015) with its moments kept per example."""
 
     betas: tuple[float, float] = (0.9, 0.999)
+
+    def __post_init__(self) -> None:
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError(f"betas={self.betas}: both must lie in [0, 1)")
 
     def start(self, delta: Tensor) -> tuple[Tensor, ...]:
         """Both moments at zero."""
@@ -180,7 +185,8 @@ def ascend(
     best, best_loss = delta, torch.full((len(x),), -torch.inf, device=x.device)
     state = optimiser.start(delta)
     # One autocast around all steps, so that the weights are cast once.
-    with torch.enable_grad(), torch.autocast(x.device.type, dtype=dtype, enabled=dtype != torch.float32):
+    autocast = torch.autocast(x.device.type, dtype=dtype, enabled=dtype != torch.float32)
+    with torch.enable_grad(), FastInputGradients(), autocast:
         for step in range(steps + 1 if keep_best or drop_fooled else steps):
             leaf = delta.detach().requires_grad_(True)
             logits = model(threat.perturb(x, leaf))
@@ -371,10 +377,11 @@ class PGD:
         loss: what to climb, :func:`cross_entropy` or :func:`margin`.
         schedule: factor of the step size over the progress in [0, 1).
         optimiser: :class:`Steepest` or :class:`Adam`.
-        restarts: independent runs; each further one sees only examples not yet fooled.
+        restarts: independent runs; with ``drop_fooled`` each further one sees only examples not yet fooled.
         random_start: start at random, else at x.
         keep_best: return the iterate of highest loss, else the last.
-        drop_fooled: stop work on an example once it fools the model: the same verdicts, sooner.
+        drop_fooled: stop work on an example at the first iterate that fools the model. With the margin loss the
+            verdicts are the same, sooner; with cross-entropy, whose best iterate need not fool, a few more fall.
         dtype: ``torch.bfloat16`` runs the passes under autocast.
         seed: of the random starts, where the call brings no generator.
     """

@@ -17,11 +17,9 @@ import torch
 from torch import Tensor, nn
 from torch.multiprocessing import get_context
 
-from robustutils import artifacts, models, training
-from robustutils.attacks import PGD, cross_entropy
+from robustutils import artifacts, memory, models, training
 from robustutils.data import Dataset
-from robustutils.objectives import Clean, EnsembleAdversarial, Objective
-from robustutils.threats import Linf
+from robustutils.objectives import Clean, EnsembleAdversarial, Objective, RampedAdversarial
 
 log = logging.getLogger(__name__)
 
@@ -58,39 +56,6 @@ def _eat_recipes() -> dict[str, Recipe]:
     return recipes
 
 
-@dataclass(frozen=True, kw_only=True)
-class RampedAdversarial:
-    """Adversarial training on PGD examples of a radius that grows from eps / 6 to eps: E[max L(h(x + delta), y)].
-
-    Both the radius and the step size rise in a straight line over the share ``ramp`` of the training. At the full
-    radius from the start, the loss of the MNIST network stays for epochs where guessing puts it.
-    """
-
-    eps: float
-    steps: int
-    step_size: float
-    ramp: float
-    dtype: torch.dtype = torch.float32
-
-    def __call__(self, model: nn.Module, x: Tensor, y: Tensor, progress: float) -> Tensor:
-        scale = min(1.0, (1 + 5 * progress / self.ramp) / 6)
-        attack = PGD(
-            threat=Linf(eps=scale * self.eps),
-            steps=self.steps,
-            step_size=scale * self.step_size,
-            keep_best=False,
-            drop_fooled=False,
-            dtype=self.dtype,
-        )
-        generator = torch.Generator().manual_seed(int(torch.randint(2**62, ())))
-        return cross_entropy(model(attack(model, x, y, generator)), y).mean()
-
-
-def warm_up_and_decay(progress: float) -> float:
-    """A learning-rate schedule: straight up over the first 5% of the training, then straight down to zero."""
-    return min(progress / 0.05, (1 - progress) / 0.95)
-
-
 RECIPES: dict[str, Recipe] = {
     **_eat_recipes(),
     "small_cnn": Recipe(architecture="small_cnn", objective=Clean(), epochs=6, batch_size=64),
@@ -100,7 +65,7 @@ RECIPES: dict[str, Recipe] = {
         epochs=5,
         batch_size=128,
         learning_rate=5e-3,
-        schedule=warm_up_and_decay,
+        schedule=training.warm_up_and_decay,
         max_gradient_norm=5,
         dtype=torch.bfloat16,
     ),
@@ -200,6 +165,7 @@ def train_all(
 def _one_thread() -> None:
     """A worker computes on one thread, leaves Ctrl-C to its parent, and does not outlive it."""
     torch.set_num_threads(1)
+    memory.keep_freed_blocks()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_leave_with_parent, daemon=True).start()
 

@@ -12,6 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from robustutils.attacks import PGD, cross_entropy
+from robustutils.threats import Linf
+
 
 class Objective(Protocol):
     """What :func:`robustutils.training.fit` minimises."""
@@ -47,6 +50,38 @@ class Adversarial:
         return (
             loss if self.clean == 0 else self.clean * F.cross_entropy(model(x), y) + (1 - self.clean) * loss
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class RampedAdversarial:
+    """Adversarial training on PGD examples of a radius that grows from eps / 6 to eps: E[max L(h(x + delta), y)].
+
+    Both the radius and the step size rise in a straight line over the share ``ramp`` of the training. At the full
+    radius from the start, the loss of the MNIST network stays for epochs where guessing puts it.
+    """
+
+    eps: float
+    steps: int
+    step_size: float
+    ramp: float
+    dtype: torch.dtype = torch.float32
+
+    def __post_init__(self) -> None:
+        if not 0 < self.ramp <= 1:
+            raise ValueError(f"ramp={self.ramp}: the share of the training must lie in (0, 1]")
+
+    def __call__(self, model: nn.Module, x: Tensor, y: Tensor, progress: float) -> Tensor:
+        scale = min(1.0, (1 + 5 * progress / self.ramp) / 6)
+        attack = PGD(
+            threat=Linf(eps=scale * self.eps),
+            steps=self.steps,
+            step_size=scale * self.step_size,
+            keep_best=False,
+            drop_fooled=False,
+            dtype=self.dtype,
+        )
+        generator = torch.Generator().manual_seed(int(torch.randint(2**62, ())))
+        return cross_entropy(model(attack(model, x, y, generator)), y).mean()
 
 
 @dataclass(frozen=True, kw_only=True)

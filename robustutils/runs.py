@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 import torch
 
+from robustutils import memory
 from robustutils.artifacts import bare_tree
 
 PROFILES = ("quick", "standard", "paper")
@@ -137,6 +138,7 @@ def start(
     Raises:
         ParameterError: an unknown profile or parameter, or a value that is not allowed.
     """
+    memory.keep_freed_blocks()
     profile = OneOf(PROFILES).parse("profile", namespace["profile"])
     declared = ("profile", "device", *parameters)
     for name in injected_names(namespace):

@@ -1,6 +1,7 @@
 """Attacks on models so small that the right answer is known in closed form; images are [N, 1, 2, 3]."""
 
 import math
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -159,6 +160,12 @@ def test_the_schedule_scales_each_step_by_its_progress():
     moved = (attack(linear(), x, y) - x).abs()
     assert asked == [0.0, 0.25, 0.5, 0.75]
     torch.testing.assert_close(moved, torch.full_like(x, 0.01 * (1 + 0.75 + 0.5 + 0.25)))
+
+
+@pytest.mark.parametrize("betas", [(1.0, 0.9), (0.9, 1.0), (-0.1, 0.9)])
+def test_adam_refuses_betas_outside_of_their_range(betas):
+    with pytest.raises(ValueError, match=re.escape(f"betas={betas}: both must lie in [0, 1)")):
+        Adam(betas=betas)
 
 
 def test_adam_moves_as_torch_does():

@@ -14,12 +14,10 @@ from robustutils import models, training
 from robustutils.artifacts import CacheError
 from robustutils.defences import (
     RECIPES,
-    RampedAdversarial,
     Recipe,
     recipe,
     train,
     train_all,
-    warm_up_and_decay,
 )
 from robustutils.objectives import Clean, EnsembleAdversarial
 
@@ -87,52 +85,6 @@ def test_replace_changes_a_copy():
         recipe("eat_a").replace(epoch=1)
 
 
-def test_warm_up_and_decay_rises_and_falls_in_straight_lines():
-    assert [warm_up_and_decay(t) for t in (0.0, 0.025, 0.05, 0.525, 1.0)] == pytest.approx(
-        [0, 0.5, 1, 0.5, 0]
-    )
-
-
-class Watched(nn.Module):
-    """A linear model that keeps the largest distance of its training inputs from grey."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.weight, self.moved = nn.Parameter(torch.linspace(-1, 1, 12).view(4, 3)), []
-
-    def forward(self, x: Tensor) -> Tensor:
-        if self.training:
-            self.moved.append((x.detach() - 0.5).flatten(1))
-        return x.flatten(1) @ self.weight
-
-
-@pytest.mark.parametrize(("progress", "radius"), [(0.0, 0.05), (0.2, 0.175), (0.4, 0.3), (0.9, 0.3)])
-def test_ramped_adversarial_training_grows_its_radius(progress, radius):
-    objective = RampedAdversarial(eps=0.3, steps=3, step_size=0.15, ramp=0.4)
-    model, x, y = Watched().train(), torch.full((32, 1, 2, 2), 0.5), torch.arange(32) % 3
-    torch.manual_seed(0)
-    loss = objective(model, x, y, progress)
-    (moved,) = model.moved
-    assert moved.abs().max().item() == pytest.approx(radius, abs=1e-6)
-    torch.testing.assert_close(loss, F.cross_entropy((x.flatten(1) + moved) @ model.weight, y))
-    loss.backward()
-    assert model.weight.grad.abs().sum() > 0
-    assert model.training
-
-
-def test_ramped_adversarial_training_starts_at_random_anew_in_every_batch():
-    objective = RampedAdversarial(eps=0.3, steps=1, step_size=1e-6, ramp=0.4)
-    model, x, y = Watched().train(), torch.full((4, 1, 2, 2), 0.5), torch.zeros(4, dtype=torch.int64)
-    for seed in (0, 0, 1):
-        torch.manual_seed(seed)
-        objective(model, x, y, 0.5)
-        objective(model, x, y, 0.5)
-    first, second, again, _, other, _ = model.moved
-    assert torch.equal(first, again)
-    assert not torch.equal(first, second)
-    assert not torch.equal(first, other)
-
-
 # ---- training ----
 
 
@@ -154,7 +106,7 @@ def test_train_passes_every_setting_on(few, monkeypatch):
     one = TINY.replace(
         objective=EnsembleAdversarial(eps=0.1),
         learning_rate=0.5,
-        schedule=warm_up_and_decay,
+        schedule=training.warm_up_and_decay,
         max_gradient_norm=2.0,
         dtype=torch.bfloat16,
     )
@@ -165,7 +117,7 @@ def test_train_passes_every_setting_on(few, monkeypatch):
         "epochs": 2,
         "batch_size": 64,
         "learning_rate": 0.5,
-        "schedule": warm_up_and_decay,
+        "schedule": training.warm_up_and_decay,
         "max_gradient_norm": 2.0,
         "dtype": torch.bfloat16,
         "seed": 7,
@@ -192,7 +144,7 @@ def test_a_change_of_recipe_data_or_seed_trains_anew(few, digits, cache, caplog)
         one.replace(learning_rate=2e-3),
         one.replace(objective=EnsembleAdversarial(eps=0.3)),
         one.replace(objective=EnsembleAdversarial(eps=0.2)),
-        one.replace(schedule=warm_up_and_decay),
+        one.replace(schedule=training.warm_up_and_decay),
         one.replace(dtype=torch.bfloat16),
     ):
         train(changed, few)

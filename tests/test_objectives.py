@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from robustutils import models
 from robustutils.attacks import FGSM, PGD, RFGSM
-from robustutils.objectives import Adversarial, Clean, EnsembleAdversarial, single_step
+from robustutils.objectives import Adversarial, Clean, EnsembleAdversarial, RampedAdversarial, single_step
 from robustutils.threats import Linf
 
 
@@ -195,3 +195,52 @@ def test_adversarial_starts_at_random_anew_in_every_batch():
     first = model.seen[-1]
     objective(model, X, Y, 0.0)
     assert not torch.equal(first, model.seen[-1])
+
+
+# ---- ramped adversarial training ----
+
+
+class Watched(nn.Module):
+    """A linear model that keeps the largest distance of its training inputs from grey."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight, self.moved = nn.Parameter(torch.linspace(-1, 1, 12).view(4, 3)), []
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training:
+            self.moved.append((x.detach() - 0.5).flatten(1))
+        return x.flatten(1) @ self.weight
+
+
+@pytest.mark.parametrize(("progress", "radius"), [(0.0, 0.05), (0.2, 0.175), (0.4, 0.3), (0.9, 0.3)])
+def test_ramped_adversarial_training_grows_its_radius(progress, radius):
+    objective = RampedAdversarial(eps=0.3, steps=3, step_size=0.15, ramp=0.4)
+    model, x, y = Watched().train(), torch.full((32, 1, 2, 2), 0.5), torch.arange(32) % 3
+    torch.manual_seed(0)
+    loss = objective(model, x, y, progress)
+    (moved,) = model.moved
+    assert moved.abs().max().item() == pytest.approx(radius, abs=1e-6)
+    torch.testing.assert_close(loss, F.cross_entropy((x.flatten(1) + moved) @ model.weight, y))
+    loss.backward()
+    assert model.weight.grad.abs().sum() > 0
+    assert model.training
+
+
+def test_ramped_adversarial_training_starts_at_random_anew_in_every_batch():
+    objective = RampedAdversarial(eps=0.3, steps=1, step_size=1e-6, ramp=0.4)
+    model, x, y = Watched().train(), torch.full((4, 1, 2, 2), 0.5), torch.zeros(4, dtype=torch.int64)
+    for seed in (0, 0, 1):
+        torch.manual_seed(seed)
+        objective(model, x, y, 0.5)
+        objective(model, x, y, 0.5)
+    first, second, again, _, other, _ = model.moved
+    assert torch.equal(first, again)
+    assert not torch.equal(first, second)
+    assert not torch.equal(first, other)
+
+
+@pytest.mark.parametrize("ramp", [0.0, -0.1, 1.5])
+def test_a_ramp_that_is_no_share_of_the_training_is_refused(ramp):
+    with pytest.raises(ValueError, match=rf"ramp={ramp}: the share of the training must lie in \(0, 1\]"):
+        RampedAdversarial(eps=0.3, steps=3, step_size=0.15, ramp=ramp)

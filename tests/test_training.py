@@ -331,3 +331,9 @@ def test_arguments_out_of_range_are_refused_before_training(changes, message, ti
     with pytest.raises(ValueError, match=message):
         fit(tiny_net(), tiny_data, recording, **SETTINGS | changes)
     assert recording.batches == []
+
+
+def test_warm_up_and_decay_rises_and_falls_in_straight_lines():
+    assert [training.warm_up_and_decay(t) for t in (0.0, 0.025, 0.05, 0.525, 1.0)] == pytest.approx(
+        [0, 0.5, 1, 0.5, 0]
+    )
