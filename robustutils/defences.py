@@ -6,8 +6,9 @@ import math
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from copy import deepcopy
 from dataclasses import dataclass
 from difflib import get_close_matches
 from multiprocessing import connection, parent_process
@@ -18,8 +19,9 @@ from torch import Tensor, nn
 from torch.multiprocessing import get_context
 
 from robustutils import artifacts, memory, models, training
+from robustutils.attacks import RFGSM
 from robustutils.data import Dataset
-from robustutils.objectives import Clean, EnsembleAdversarial, Objective, RampedAdversarial
+from robustutils.objectives import Adversarial, Clean, EnsembleAdversarial, Objective, RampedAdversarial
 
 log = logging.getLogger(__name__)
 
@@ -48,12 +50,34 @@ EAT_EPS = 0.3
 def _eat_recipes() -> dict[str, Recipe]:
     """EAT, section C.1: Adam 1e-3, batch 64; 6 epochs for standard models, 12 for adversarially trained ones."""
     recipes = {}
-    for name in ("eat_a", "eat_b", "eat_b_star", "eat_c", "eat_d"):
+    with_dropout = [f"{name}_input_dropout" for name in ("eat_a", "eat_c", "eat_d")]
+    for name in ("eat_a", "eat_b", "eat_b_star", "eat_c", "eat_d", *with_dropout):
         recipes[name] = Recipe(architecture=name, objective=Clean(), epochs=6, batch_size=64)
         recipes[f"{name}_adv"] = Recipe(
             architecture=name, objective=EnsembleAdversarial(eps=EAT_EPS), epochs=12, batch_size=64
         )
+    recipes["eat_a_binarised"] = recipes["eat_a"].replace(architecture="eat_a_binarised")
+    recipes["eat_a_rfgsm"] = recipes["eat_a"].replace(
+        objective=Adversarial(attack=RFGSM(eps=EAT_EPS)), epochs=100
+    )
     return recipes
+
+
+def with_sources(recipe: Recipe, sources: Sequence[nn.Module]) -> Recipe:
+    """Ensemble adversarial training: a recipe of an adversarially trained model, with static sources beside the model.
+
+    The sources are copied and put in training mode: their dropout is active, as in the authors' code (EAT, section 3.4).
+
+    Raises:
+        ValueError: there is no source, or the recipe does not train on single-step examples.
+    """
+    if not sources or not isinstance(recipe.objective, EnsembleAdversarial):
+        raise ValueError(
+            f"{len(sources)} sources for {type(recipe.objective).__name__}: "
+            "ensemble training needs at least one source and the objective EnsembleAdversarial"
+        )
+    static = tuple(deepcopy(source).train().requires_grad_(False) for source in sources)
+    return recipe.replace(objective=dataclasses.replace(recipe.objective, sources=static))
 
 
 RECIPES: dict[str, Recipe] = {
@@ -127,20 +151,18 @@ def train(
 
 
 def train_all(
-    recipes: Mapping[str, Recipe],
+    jobs: Mapping[tuple[str, int], Recipe],
     dataset: Dataset,
     *,
-    seeds: Iterable[int],
     device: str | torch.device = "cpu",
     workers: int | None = None,
 ) -> dict[tuple[str, int], nn.Module]:
-    """The models of several recipes and seeds, by (name, seed).
+    """The models of several recipes, by (name, seed) like ``jobs``.
 
     On the CPU they train side by side in ``workers`` processes (default: one for each core), each on one thread:
     faster than one after the other on all cores, and the weights do not depend on how many cores there are.
     On a GPU they train one after the other.
     """
-    jobs = [(name, seed) for seed in seeds for name in recipes]
     if torch.device(device).type == "cpu":
         with ProcessPoolExecutor(
             min(workers or os.cpu_count() or 1, len(jobs)),
@@ -148,7 +170,8 @@ def train_all(
             initializer=_one_thread,
         ) as pool:
             futures = {
-                pool.submit(train, recipes[name], dataset, seed=seed): (name, seed) for name, seed in jobs
+                pool.submit(train, recipe, dataset, seed=seed): (name, seed)
+                for (name, seed), recipe in jobs.items()
             }
             try:
                 for done, future in enumerate(as_completed(futures), 1):
@@ -159,7 +182,10 @@ def train_all(
                     process.terminate()
                 pool.shutdown(cancel_futures=True)
                 raise
-    return {(name, seed): train(recipes[name], dataset, seed=seed, device=device) for name, seed in jobs}
+    return {
+        (name, seed): train(recipe, dataset, seed=seed, device=device)
+        for (name, seed), recipe in jobs.items()
+    }
 
 
 def _one_thread() -> None:

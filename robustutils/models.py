@@ -5,12 +5,17 @@ is part of it. Builders draw their initial weights from torch's global generator
 :func:`build`.
 """
 
+import importlib
 from collections.abc import Callable
 from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
 
+import safetensors.torch
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 
 def eat_a(classes: int = 10) -> nn.Module:
@@ -51,6 +56,61 @@ def eat_b_star(classes: int = 10) -> nn.Module:
 def eat_b(classes: int = 10) -> nn.Module:
     """Architecture B of EAT, Table 5: three convolutions behind a dropout of 0.2 on the input pixels."""
     return nn.Sequential(nn.Dropout(0.2), *eat_b_star(classes))  # type: ignore[misc]
+
+
+def eat_a_input_dropout(classes: int = 10) -> nn.Module:
+    """Architecture A behind B's dropout of 0.2 on the input pixels (EAT, appendix C.2)."""
+    return nn.Sequential(nn.Dropout(0.2), *eat_a(classes))  # type: ignore[misc]
+
+
+def eat_c_input_dropout(classes: int = 10) -> nn.Module:
+    """Architecture C behind B's dropout of 0.2 on the input pixels (EAT, appendix C.2)."""
+    return nn.Sequential(nn.Dropout(0.2), *eat_c(classes))  # type: ignore[misc]
+
+
+def eat_d_input_dropout(classes: int = 10) -> nn.Module:
+    """Architecture D behind B's dropout of 0.2 on the input pixels (EAT, appendix C.2)."""
+    return nn.Sequential(nn.Dropout(0.2), *eat_d(classes))  # type: ignore[misc]
+
+
+class Binarise(nn.Module):
+    """1 where a pixel is at least 0.5, else 0; its gradient, which is zero, is replaced by a surrogate's.
+
+    ``slope=None`` passes the gradient through unchanged (straight-through, the derivative of x); a number gives the
+    derivative of sigmoid(slope (x - 0.5)).
+    """
+
+    def __init__(self, slope: float | None = None) -> None:
+        super().__init__()
+        self.slope = slope
+
+    def forward(self, x: Tensor) -> Tensor:
+        return _Binarise.apply(x, self.slope)
+
+    def extra_repr(self) -> str:
+        return f"slope={self.slope}"
+
+
+class _Binarise(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, slope: float | None) -> Tensor:
+        ctx.save_for_backward(x)
+        ctx.slope = slope
+        return (x >= 0.5).to(x.dtype)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        if ctx.slope is None:
+            return gradient, None
+        (x,) = ctx.saved_tensors
+        soft = torch.sigmoid(ctx.slope * (x - 0.5))
+        return gradient * ctx.slope * soft * (1 - soft), None
+
+
+def eat_a_binarised(classes: int = 10) -> nn.Module:
+    """Architecture A on pixels thresholded at 0.5 (EAT, appendix E)."""
+    return nn.Sequential(Binarise(), *eat_a(classes))  # type: ignore[misc]
 
 
 class TanhPool(nn.Module):
@@ -130,10 +190,14 @@ def small_cnn(classes: int = 10) -> nn.Module:
 
 ARCHITECTURES: dict[str, Callable[[int], nn.Module]] = {
     "eat_a": eat_a,
+    "eat_a_binarised": eat_a_binarised,
+    "eat_a_input_dropout": eat_a_input_dropout,
     "eat_b": eat_b,
     "eat_b_star": eat_b_star,
     "eat_c": eat_c,
+    "eat_c_input_dropout": eat_c_input_dropout,
     "eat_d": eat_d,
+    "eat_d_input_dropout": eat_d_input_dropout,
     "madry_mnist": madry_mnist,
     "small_cnn": small_cnn,
 }
@@ -171,3 +235,37 @@ def glorot(model: nn.Sequential) -> nn.Sequential:
 def count_parameters(model: nn.Module) -> int:
     """Number of trainable numbers of a model."""
     return sum(p.numel() for p in model.parameters() if p.requires_grad)
+
+
+class ModelError(ValueError):
+    """A model of the user's cannot be loaded; the message says what is wrong with it."""
+
+
+def load(function: str, weights: str | Path | None = None) -> nn.Module:
+    """A model of one's own, in evaluation mode: ``package.module:function`` builds it, a safetensors file fills it.
+
+    The function is called without arguments and returns a module that takes float32 pixels [N, C, H, W] in [0, 1]
+    and returns logits. Its module is found on Python's path. Without ``weights`` the model keeps those it is built
+    with.
+
+    Raises:
+        ModelError: the name, what it returns or the file does not fit; the message names the value and the reason.
+    """
+    module, _, name = function.partition(":")
+    if not module or not name:
+        raise ModelError(f"model={function!r}: expected package.module:function")
+    try:
+        builder = getattr(importlib.import_module(module), name)
+        model = builder()
+    except Exception as error:
+        raise ModelError(f"model={function!r}: {type(error).__name__}: {error}") from error
+    if not isinstance(model, nn.Module):
+        raise ModelError(f"model={function!r} returns a {type(model).__name__}, not a torch.nn.Module")
+    if weights is not None:
+        try:
+            model.load_state_dict(safetensors.torch.load_file(weights))
+        except (OSError, safetensors.SafetensorError) as error:
+            raise ModelError(f"weights={str(weights)!r} is no readable safetensors file: {error}") from error
+        except RuntimeError as error:
+            raise ModelError(f"weights={str(weights)!r} do not fit {function!r}: {error}") from error
+    return model.eval()

@@ -16,6 +16,7 @@ from robustutils.attacks import (
     PGD,
     RFGSM,
     Adam,
+    Square,
     StepLL,
     Transfer,
     WorstOf,
@@ -725,3 +726,41 @@ def test_hyperparameters_are_keywords_and_frozen():
     attack = FGSM(eps=0.3)
     with pytest.raises(AttributeError):
         attack.eps = 0.5
+
+
+# ---- square attack ----
+
+
+def first_column(threshold: float = 0.75) -> Function:
+    """Class 1 where the mean of the first column exceeds a threshold; its gradient is zero everywhere."""
+    return Function(lambda pixels: (pixels[:, [0, 3]].mean(1) > threshold).float() - 0.5)
+
+
+def test_square_needs_no_gradient_and_stays_in_the_ball():
+    x, y = torch.full((64, 1, 2, 3), 0.5), torch.zeros(64, dtype=torch.int64)
+    assert not fooled(first_column(), PGD(threat=Linf(eps=0.3))(first_column(), x, y), y).all()
+    x_adv = Square(eps=0.3, queries=50)(first_column(), x, y)
+    threats.check(Linf(eps=0.3), x, x_adv)
+    assert fooled(first_column(), x_adv, y).all()
+
+
+def test_square_repeats_itself_and_does_better_with_more_queries():
+    net, x, y = first_column(0.79), torch.full((256, 1, 2, 3), 0.5), torch.zeros(256, dtype=torch.int64)
+    assert torch.equal(Square(eps=0.3, queries=5)(net, x, y), Square(eps=0.3, queries=5)(net, x, y))
+    few, many = (int(fooled(net, Square(eps=0.3, queries=q)(net, x, y), y).sum()) for q in (1, 40))
+    assert few < many
+
+
+def test_square_asks_no_more_about_an_image_that_is_fooled():
+    asked = []
+    net = Function(lambda x: asked.append(len(x)) or first_column().score(x))
+    x, y = torch.full((64, 1, 2, 3), 0.5), torch.zeros(64, dtype=torch.int64)
+    Square(eps=0.3, queries=50)(net, x, y)
+    assert asked[1:] == sorted(asked[1:], reverse=True)  # the first question is the check of the inputs
+    assert asked[-1] < 64
+
+
+@pytest.mark.parametrize(("changes", "text"), [({"queries": 0}, "queries=0"), ({"p": 0.0}, "p=0.0")])
+def test_square_refuses(changes, text):
+    with pytest.raises(ValueError, match=text):
+        Square(eps=0.3, **changes)

@@ -18,6 +18,7 @@ from robustutils.defences import (
     recipe,
     train,
     train_all,
+    with_sources,
 )
 from robustutils.objectives import Clean, EnsembleAdversarial
 
@@ -83,6 +84,35 @@ def test_replace_changes_a_copy():
     assert recipe("eat_a").epochs == 6
     with pytest.raises(TypeError):
         recipe("eat_a").replace(epoch=1)
+
+
+# ---- static sources ----
+
+
+def test_static_sources_are_copies_with_dropout_that_do_not_learn():
+    source = models.build("eat_d").eval()
+    made = with_sources(recipe("eat_d_adv"), [source])
+    (static,) = made.objective.sources
+    assert static is not source
+    assert static.training
+    assert not source.training
+    assert not any(parameter.requires_grad for parameter in static.parameters())
+    assert all(parameter.requires_grad for parameter in source.parameters())
+    assert same_weights(static, source)
+    assert made.replace(objective=recipe("eat_d_adv").objective) == recipe("eat_d_adv")
+
+
+@pytest.mark.parametrize(("name", "sources"), [("eat_d_adv", 0), ("eat_d", 1)])
+def test_ensemble_training_needs_sources_and_single_steps(name, sources):
+    with pytest.raises(ValueError, match=f"{sources} sources for"):
+        with_sources(recipe(name), [models.build("eat_d")] * sources)
+
+
+def test_a_model_depends_on_its_static_sources(few):
+    base = TINY.replace(objective=EnsembleAdversarial(eps=0.3), epochs=1)
+    made = [train(with_sources(base, [models.build("eat_d", seed=seed)]), few) for seed in (1, 2, 1)]
+    assert not same_weights(made[0], made[1])
+    assert same_weights(made[0], made[2])
 
 
 # ---- training ----
@@ -231,20 +261,23 @@ def test_an_unknown_architecture_stops_before_training(few):
 
 def test_train_all_gives_the_same_models_as_one_by_one(few, cache, caplog):
     caplog.set_level(logging.INFO)
-    recipes = {
-        "clean": TINY.replace(epochs=1),
-        "adv": TINY.replace(epochs=1, objective=EnsembleAdversarial(eps=0.3)),
+    jobs = {
+        ("clean", 3): TINY.replace(epochs=1),
+        ("adv", 4): TINY.replace(epochs=1, objective=EnsembleAdversarial(eps=0.3)),
+        ("ens", 3): with_sources(
+            TINY.replace(epochs=1, objective=EnsembleAdversarial(eps=0.3)), [models.build("eat_d")]
+        ),
     }
-    together = train_all(recipes, few, seeds=(3,), workers=2)
+    together = train_all(jobs, few, workers=2)
     assert epochs_run(caplog) == 0, "the workers should have trained them all"
-    assert list(together) == [("clean", 3), ("adv", 3)]
+    assert list(together) == list(jobs)
     for path in cache.iterdir():
         path.unlink()
     for (name, seed), model in together.items():
-        assert same_weights(model, train(recipes[name], few, seed=seed)), (name, seed)
+        assert same_weights(model, train(jobs[name, seed], few, seed=seed)), (name, seed)
 
 
 def test_train_all_reports_what_stopped_a_worker(few):
     with pytest.raises(ValueError, match=r"batch_size=500: .*between 1 and the 128 examples of digits"):
-        train_all({"clean": TINY.replace(batch_size=500)}, few, seeds=(0,), workers=1)
+        train_all({("clean", 0): TINY.replace(batch_size=500)}, few, workers=1)
     assert not torch.multiprocessing.active_children()

@@ -1,6 +1,10 @@
 """Architectures: shapes, parameters counted by hand, seeds and the layers that the papers name."""
 
+import re
+import sys
+
 import pytest
+import safetensors.torch
 import torch
 from torch import Tensor, nn
 
@@ -176,3 +180,83 @@ def test_unknown_architecture_is_refused_with_what_there_is(ask, name, hint):
     with pytest.raises(ValueError, match=f"unknown architecture '{name}'.*{hint}.*") as error:
         ask(name)
     assert all(known in str(error.value) for known in ARCHITECTURES)
+
+
+# ---- thresholded pixels ----
+
+
+@pytest.mark.parametrize("slope", [None, 20.0])
+def test_binarise_thresholds_and_passes_its_surrogate_gradient(slope):
+    x = torch.tensor([0.0, 0.4999, 0.5, 0.8, 1.0], requires_grad=True)
+    out = models.Binarise(slope)(x)
+    assert out.tolist() == [0, 0, 1, 1, 1]
+    weights = torch.tensor([1.0, -2.0, 3.0, 4.0, 5.0])
+    (found,) = torch.autograd.grad((out * weights).sum(), x)
+    if slope is None:
+        expected = weights
+    else:
+        soft = torch.sigmoid(slope * (x - 0.5))
+        (expected,) = torch.autograd.grad((soft * weights).sum(), x)
+    torch.testing.assert_close(found, expected)
+
+
+# ---- models of one's own ----
+
+OWN = """
+import torch
+
+def net():
+    return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(784, 10))
+
+def text():
+    return "no network"
+
+def broken():
+    raise KeyError("layers")
+"""
+
+
+@pytest.fixture
+def own(tmp_path, monkeypatch):
+    (tmp_path / "my_own_models.py").write_text(OWN)
+    monkeypatch.syspath_prepend(tmp_path)
+    yield tmp_path
+    sys.modules.pop("my_own_models", None)
+
+
+def test_a_model_of_ones_own_is_built_and_filled(own):
+    weights = {"1.weight": torch.randn(10, 784), "1.bias": torch.randn(10)}
+    safetensors.torch.save_file(weights, own / "w.safetensors")
+    model = models.load("my_own_models:net", own / "w.safetensors")
+    assert not model.training
+    assert torch.equal(model[1].weight, weights["1.weight"])
+    assert models.load("my_own_models:net")(torch.rand(2, 1, 28, 28)).shape == (2, 10)
+
+
+@pytest.mark.parametrize(
+    ("function", "text"),
+    [
+        ("my_own_models", "model='my_own_models': expected package.module:function"),
+        (":net", "model=':net': expected package.module:function"),
+        ("my_own_model:net", "ModuleNotFoundError: No module named 'my_own_model'"),
+        ("my_own_models:nets", "AttributeError: module 'my_own_models' has no attribute 'nets'"),
+        ("my_own_models:text", "returns a str, not a torch.nn.Module"),
+        ("my_own_models:broken", "KeyError: 'layers'"),
+    ],
+)
+def test_what_is_no_model_is_told_clearly(own, function, text):
+    with pytest.raises(models.ModelError, match=re.escape(text)):
+        models.load(function)
+
+
+def test_weights_that_do_not_fit_are_told_clearly(own):
+    safetensors.torch.save_file({"1.weight": torch.randn(10, 784)}, own / "w.safetensors")
+    (own / "text.safetensors").write_text("no weights at all")
+    for name, text in {
+        "w.safetensors": 'Missing key(s) in state_dict: "1.bias"',
+        "text.safetensors": "is no readable safetensors file",
+        "absent.safetensors": "is no readable safetensors file",
+    }.items():
+        with pytest.raises(models.ModelError, match=re.escape(text)) as error:
+            models.load("my_own_models:net", own / name)
+        assert name in str(error.value)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from robustutils import threats
-from robustutils.attacks import FGSM, IFGSM, PGD, Attack, StepLL
+from robustutils.attacks import FGSM, IFGSM, PGD, Attack, Square, StepLL
 from robustutils.data import Dataset
 from robustutils.threats import L2, Linf
 
@@ -188,3 +188,15 @@ def test_bfloat16_gives_the_same_robust_accuracy_within_a_fifth_of_a_point(threa
         attack = PGD(threat=threat, steps=STEPS, step_size=threat.eps / 4, dtype=dtype)
         rates[dtype] = 100 * withstands(digits_net, attack(digits_net, x, y), y).double().mean().item()
     assert abs(rates[torch.float32] - rates[torch.bfloat16]) <= 0.2
+
+
+def test_square_finds_no_fewer_errors_than_art(digits_net, batch):
+    x, y = (part[:300] for part in batch)
+    queries = 200
+    oracle = by_art(evasion.SquareAttack, norm=math.inf, eps=EPS, max_iter=queries, p_init=0.8)
+    np.random.seed(0)
+    theirs = withstands(digits_net, oracle(digits_net, x, y), y)
+    mine = withstands(digits_net, Square(eps=EPS, queries=queries)(digits_net, x, y), y)
+    assert 0.2 < mine.float().mean() < 0.9, "neither all nor nothing should fall in this test"
+    only_mine, only_theirs = int((mine & ~theirs).sum()), int((theirs & ~mine).sum())
+    assert only_mine - only_theirs <= 3 * math.sqrt(only_mine + only_theirs) + 1

@@ -1,0 +1,171 @@
+"""Can a model's gradients be trusted? Symptoms of masked gradients, and a verdict in words.
+
+A model masks its gradients where the loss around the data is bent so that its gradient points nowhere useful, while
+adversarial examples remain (EAT, section 3.1; Athalye et al. 2018). The mark is an attack that knows less than the
+gradient and does better.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from robustutils.attacks import FGSM, IFGSM, PGD, RFGSM, Square, evaluation_mode
+from robustutils.data import Dataset
+from robustutils.evaluation import Verdicts, adversarial, correct, evaluate, losses
+from robustutils.intervals import paired_difference
+from robustutils.threats import Linf
+
+
+def beaten_by(white_box: Verdicts, others: Mapping[str, Verdicts]) -> list[str]:
+    """The names of the attacks that find significantly more errors than the white-box attack does.
+
+    Significant: the 95% interval of the paired difference (Newcombe) lies above zero.
+    """
+    own = (~white_box.attacked).numpy()
+    return [
+        name for name, other in others.items() if paired_difference((~other.attacked).numpy(), own)[1][0] > 0
+    ]
+
+
+def approximation_ratio(single: Tensor, strong: Tensor) -> float:
+    """Mean loss of the single step over mean loss of the strongest attack, in percent (EAT, section 4.1, Table 6).
+
+    ``single`` and ``strong`` are losses [..., N] of the same examples; the single step counts as one of the strong ones.
+    Near 100 the loss is close to linear around the data; near 0 the single step has lost its way.
+    """
+    return float(100 * single.double().mean() / torch.maximum(single, strong).double().mean())
+
+
+def perturbation_cosines(one: Tensor, other: Tensor, x: Tensor) -> Tensor:
+    """Cosine between two perturbations of each image: [N]; 0 where one of them is zero (EAT, section 4.1)."""
+    return F.cosine_similarity((one - x).flatten(1), (other - x).flatten(1), eps=1e-12)
+
+
+def gradient_norms(model: nn.Module, dataset: Dataset, *, batch_size: int = 500) -> Tensor:
+    """l2 norm of the gradient of the cross-entropy with respect to each image, in evaluation mode: [N] on the CPU."""
+    device = next(model.parameters()).device
+    norms = []
+    with evaluation_mode(model):
+        for x, y in zip(dataset.images.split(batch_size), dataset.labels.split(batch_size), strict=True):
+            leaf = x.to(device).requires_grad_(True)
+            loss = F.cross_entropy(model(leaf), y.to(device), reduction="sum")
+            (gradient,) = torch.autograd.grad(loss, leaf)
+            norms.append(gradient.flatten(1).norm(dim=1).cpu())
+    return torch.cat(norms)
+
+
+@dataclass(frozen=True, eq=False)
+class Diagnosis:
+    """What the attacks found on the same examples, and what that says about the model's gradients."""
+
+    single_step: Verdicts
+    random_step: Verdicts
+    iterated: Verdicts
+    gradient_free: Verdicts
+    transferred: Mapping[str, Verdicts]
+    ratio: float
+    """Approximation ratio in percent."""
+    cosine: float
+    """Mean cosine between the perturbations of the single step and of iterated FGSM."""
+    gradient_norm: float
+    """Mean l2 norm of the loss gradient."""
+
+    def single_step_beaten_by(self) -> list[str]:
+        """Which transferred single steps do better than the white-box single step."""
+        return beaten_by(self.single_step, self.transferred)
+
+    def iterated_beaten_by(self) -> list[str]:
+        """Which attacks without the model's gradient do better than the iterated white-box attack."""
+        return beaten_by(self.iterated, {"the gradient-free attack": self.gradient_free, **self.transferred})
+
+    @property
+    def masked(self) -> bool:
+        """Whether an attack that knows less beats one that follows the gradient."""
+        return bool(self.single_step_beaten_by() or self.iterated_beaten_by())
+
+    def sentence(self) -> str:
+        """The verdict in words."""
+        if found := self.iterated_beaten_by():
+            return (
+                "masked: even the iterated attack is beaten by "
+                f"{_listed(found)}; no white-box number of this model can be trusted"
+            )
+        fgsm, rfgsm, pgd = (
+            f"{verdicts.error_rate().percent:.1f}%"
+            for verdicts in (self.single_step, self.random_step, self.iterated)
+        )
+        if found := self.single_step_beaten_by():
+            return (
+                f"masked: the single step ({fgsm}) is beaten by {_listed(found)}; a random step first reaches {rfgsm}, "
+                f"the iterated attack {pgd}"
+            )
+        if beaten_by(self.single_step, {"": self.random_step}):
+            return (
+                f"suspicious: a random step first raises the error from {fgsm} to {rfgsm}, but nothing that knows "
+                f"less beats the gradient; judge by the iterated attack ({pgd})"
+            )
+        return f"not masked: no attack that knows less than the gradient beats it; judge by the iterated attack ({pgd})"
+
+
+def _listed(names: list[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def diagnose(
+    model: nn.Module,
+    dataset: Dataset,
+    *,
+    eps: float,
+    transferred: Mapping[str, Tensor],
+    steps: int = 40,
+    queries: int = 1000,
+    dtype: torch.dtype = torch.float32,
+) -> Diagnosis:
+    """Look for masked gradients: FGSM, R+FGSM, PGD, transferred examples and the square attack on the same images.
+
+    Args:
+        model: takes float32 [N, C, H, W] in [0, 1], returns logits [N, K].
+        dataset: the images to attack.
+        eps: linf radius.
+        transferred: by name of their source, adversarial examples [N, C, H, W] of the same images.
+        steps: of PGD, each of 2.5 eps / steps.
+        queries: of the square attack.
+        dtype: of PGD's passes.
+
+    Raises:
+        ValueError: the model classifies no image correctly, so that nothing is left to attack.
+    """
+    clean = correct(model, dataset.images, dataset.labels)
+    if not clean.any():
+        raise ValueError(
+            f"the model classifies none of the {len(dataset)} images of {dataset.name} correctly: nothing is left to "
+            "attack. It must take pixels in [0, 1] and know the classes in the data set's order"
+        )
+    threat = Linf(eps=eps)
+    fgsm = FGSM(eps=eps)
+    pgd = PGD(threat=threat, steps=steps, step_size=2.5 * eps / steps, dtype=dtype)
+    x = dataset.images
+    single_step, iterated = evaluate(model, fgsm, dataset), evaluate(model, pgd, dataset)
+    to_the_end = PGD(threat=threat, steps=steps, step_size=2.5 * eps / steps, drop_fooled=False, dtype=dtype)
+    return Diagnosis(
+        single_step=single_step,
+        random_step=evaluate(model, RFGSM(eps=eps), dataset),
+        iterated=iterated,
+        gradient_free=evaluate(model, Square(eps=eps, queries=queries), dataset),
+        transferred={
+            name: Verdicts(
+                clean, correct(model, images, dataset.labels), losses(model, images, dataset.labels)
+            )
+            for name, images in transferred.items()
+        },
+        ratio=approximation_ratio(single_step.losses, evaluate(model, to_the_end, dataset).losses),
+        cosine=perturbation_cosines(
+            adversarial(model, fgsm, dataset), adversarial(model, IFGSM(eps=eps, dtype=dtype), dataset), x
+        )
+        .mean()
+        .item(),
+        gradient_norm=gradient_norms(model, dataset).mean().item(),
+    )
