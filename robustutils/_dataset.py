@@ -57,6 +57,16 @@ class Dataset:
             raise ValueError(
                 f"n = {n}: {self.name} ({self.split}) has {len(self)} examples, so 1 to {len(self)}"
             )
-        images, labels = self.images[:n], self.labels[:n]
+        return self.take(torch.arange(n))
+
+    def take(self, chosen: Tensor) -> Self:
+        """The examples at the indices ``chosen``, int64 [n], with the fingerprint of just these."""
+        images, labels = self.images[chosen], self.labels[chosen]
         pixels = (images * 255).round().to(torch.uint8)
         return replace(self, images=images, labels=labels, fingerprint=sha256(pixels, labels))
+
+    def changed(self, images: Tensor) -> Self:
+        """The same labels with other images, float32 [N, C, H, W] in [0, 1], and a fingerprint of their exact values."""
+        if len(images) != len(self):
+            raise ValueError(f"{len(images)} images for the {len(self)} labels of {self.name} ({self.split})")
+        return replace(self, images=images, fingerprint=sha256(images, self.labels))

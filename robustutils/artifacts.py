@@ -14,7 +14,7 @@ import logging
 import os
 import sys
 import textwrap
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import CodeType, FunctionType, ModuleType
@@ -208,6 +208,11 @@ def _checksum(tensors: dict[str, Tensor]) -> str:
     return hashlib.sha256(json.dumps(digest).encode()).hexdigest()
 
 
+def path_of(name: str, config: dict[str, Any], code: Sequence[Callable | type]) -> Path:
+    """Where :func:`cached` keeps an artifact; the file is there once it has been built."""
+    return folder() / f"{name}-{key(config, *code)}.safetensors"
+
+
 def cached(
     name: str,
     config: dict[str, Any],
@@ -228,7 +233,7 @@ def cached(
     Raises:
         CacheError: the cache folder cannot be written.
     """
-    path = folder() / f"{name}-{key(config, *code)}.safetensors"
+    path = path_of(name, config, code)
     if path.exists():
         try:
             with safetensors.safe_open(path, framework="pt") as file:

@@ -48,6 +48,19 @@ def margin(logits: Tensor, y: Tensor) -> Tensor:
     return logits.scatter(1, y[:, None], -torch.inf).amax(1) - true
 
 
+@dataclass(frozen=True)
+class Hinge:
+    """The margin up to a confidence: min(max_{j != y} z_j - z_y, confidence) for each example [N].
+
+    Madry et al.'s code maximises it with a confidence of 50; an example that is fooled by more is left alone.
+    """
+
+    confidence: float = 50.0
+
+    def __call__(self, logits: Tensor, y: Tensor) -> Tensor:
+        return margin(logits, y).clamp(max=self.confidence)
+
+
 def decaying(progress: float) -> float:
     """A step-size schedule: from the full step down in a straight line, 1 - progress."""
     return 1 - progress
@@ -502,7 +515,7 @@ class Square:
                     columns = torch.arange(width, device=x.device).view(1, 1, 1, -1) - start
                     inside = (rows >= 0) & (rows < side) & (columns >= 0) & (columns < side)
                     candidate = torch.where(inside, self.eps * signs(len(left), x.shape[1], 1, 1), delta)
-                x_adv = self.threat.perturb(x[left], candidate)
+                x_adv = self.threat.perturb(x[left], self.threat.project(x[left], candidate))
                 gain = margin(model(x_adv), y[left])
                 better = gain > best
                 result[left[better]] = x_adv[better]

@@ -13,15 +13,15 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from multiprocessing import connection, parent_process
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.multiprocessing import get_context
 
 from robustutils import artifacts, memory, models, training
-from robustutils.attacks import RFGSM
 from robustutils.data import Dataset
-from robustutils.objectives import Adversarial, Clean, EnsembleAdversarial, Objective, RampedAdversarial
+from robustutils.objectives import Clean, EnsembleAdversarial, Objective, RampedAdversarial
 
 log = logging.getLogger(__name__)
 
@@ -56,10 +56,6 @@ def _eat_recipes() -> dict[str, Recipe]:
         recipes[f"{name}_adv"] = Recipe(
             architecture=name, objective=EnsembleAdversarial(eps=EAT_EPS), epochs=12, batch_size=64
         )
-    recipes["eat_a_binarised"] = recipes["eat_a"].replace(architecture="eat_a_binarised")
-    recipes["eat_a_rfgsm"] = recipes["eat_a"].replace(
-        objective=Adversarial(attack=RFGSM(eps=EAT_EPS)), epochs=100
-    )
     return recipes
 
 
@@ -139,6 +135,15 @@ def train(
         )
         return model.state_dict()
 
+    name, config, code = _artifact(recipe, dataset, seed, device)
+    model.load_state_dict(artifacts.cached(name, config, code, build))
+    return model.eval()
+
+
+def _artifact(
+    recipe: Recipe, dataset: Dataset, seed: int, device: str | torch.device
+) -> tuple[str, dict[str, Any], tuple[Callable | type, ...]]:
+    """Name, configuration and code of a model in the artifact cache."""
     config = {
         "recipe": recipe,
         "data": dataset.fingerprint,
@@ -146,8 +151,7 @@ def train(
         "device": torch.device(device).type,
     }
     code = (models.architecture(recipe.architecture), training.fit, type(recipe.objective), recipe.schedule)
-    model.load_state_dict(artifacts.cached(f"model-{recipe.architecture}", config, code, build))
-    return model.eval()
+    return f"model-{recipe.architecture}", config, code
 
 
 def train_all(
@@ -159,24 +163,29 @@ def train_all(
 ) -> dict[tuple[str, int], nn.Module]:
     """The models of several recipes, by (name, seed) like ``jobs``.
 
-    On the CPU they train side by side in ``workers`` processes (default: one for each core), each on one thread:
-    faster than one after the other on all cores, and the weights do not depend on how many cores there are.
-    On a GPU they train one after the other.
+    On the CPU several jobs train side by side in ``workers`` processes (default: one for each core), each on one
+    thread: faster than one after the other on all cores, and the weights do not depend on how many cores there are.
+    A single job has all cores. On a GPU they train one after the other.
     """
-    if torch.device(device).type == "cpu":
+    untrained = {
+        job: recipe
+        for job, recipe in jobs.items()
+        if not artifacts.path_of(*_artifact(recipe, dataset, job[1], device)).exists()
+    }
+    if torch.device(device).type == "cpu" and untrained and len(jobs) > 1:
         with ProcessPoolExecutor(
-            min(workers or os.cpu_count() or 1, len(jobs)),
+            min(workers or os.cpu_count() or 1, len(untrained)),
             mp_context=get_context("spawn"),
             initializer=_one_thread,
         ) as pool:
             futures = {
                 pool.submit(train, recipe, dataset, seed=seed): (name, seed)
-                for (name, seed), recipe in jobs.items()
+                for (name, seed), recipe in untrained.items()
             }
             try:
                 for done, future in enumerate(as_completed(futures), 1):
                     future.result()
-                    log.info("%d of %d models are ready: %s, seed %d", done, len(jobs), *futures[future])
+                    log.info("%d of %d models are ready: %s, seed %d", done, len(untrained), *futures[future])
             except BaseException:
                 for process in list(pool._processes.values()):
                     process.terminate()

@@ -5,7 +5,6 @@ classified correctly before the attack (BS, DIS). Robust accuracy is over all in
 it is classified correctly clean and under every attack. The three are never mixed.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -16,7 +15,7 @@ from torch import Tensor, nn
 from robustutils import artifacts
 from robustutils.attacks import Attack, Loss, cross_entropy, evaluation_mode
 from robustutils.data import Dataset
-from robustutils.intervals import paired_difference, wilson
+from robustutils.intervals import wilson
 from robustutils.threats import check
 
 
@@ -140,6 +139,19 @@ def adversarial(
     return torch.cat(done)
 
 
+def crafted(
+    model: nn.Module, attack: Attack, dataset: Dataset, *, batch_size: int = 500, seed: int = 0
+) -> Tensor:
+    """:func:`adversarial`, kept in the artifact cache: examples that several models are to be given."""
+
+    def build(_: Path) -> dict[str, Tensor]:
+        return {"images": adversarial(model, attack, dataset, batch_size=batch_size, seed=seed)}
+
+    config = _config(model, attack, dataset, batch_size, seed)
+    code = (adversarial, type(attack), type(attack.threat))
+    return artifacts.cached(f"examples-{type(attack).__name__.lower()}", config, code, build)["images"]
+
+
 def evaluate(
     model: nn.Module, attack: Attack, dataset: Dataset, *, batch_size: int = 500, seed: int = 0
 ) -> Verdicts:
@@ -153,7 +165,16 @@ def evaluate(
             "losses": losses(model, images, dataset.labels),
         }
 
-    config = {
+    config = _config(model, attack, dataset, batch_size, seed)
+    code = (adversarial, correct, losses, type(attack), type(attack.threat))
+    return Verdicts(**artifacts.cached(f"verdicts-{type(attack).__name__.lower()}", config, code, build))
+
+
+def _config(
+    model: nn.Module, attack: Attack, dataset: Dataset, batch_size: int, seed: int
+) -> dict[str, object]:
+    """What the outcome of an attack depends on."""
+    return {
         "model": model,
         "attack": attack,
         "data": dataset.fingerprint,
@@ -161,17 +182,3 @@ def evaluate(
         "seed": seed,
         "device": next(model.parameters()).device.type,
     }
-    code = (adversarial, correct, losses, type(attack), type(attack.threat))
-    return Verdicts(**artifacts.cached(f"verdicts-{type(attack).__name__.lower()}", config, code, build))
-
-
-def masked(white_box: Verdicts, others: Mapping[str, Verdicts]) -> list[str]:
-    """The names of the attacks that find significantly more errors than the white-box attack does.
-
-    An attack with less knowledge or a random step that beats the white-box gradient is the mark of masked gradients
-    (Athalye et al. 2018). Significant: the 95% interval of the paired difference lies above zero.
-    """
-    own = (~white_box.attacked).numpy()
-    return [
-        name for name, other in others.items() if paired_difference((~other.attacked).numpy(), own)[1][0] > 0
-    ]

@@ -17,6 +17,7 @@ from robustutils.claims import Claims, Row
 from robustutils.criteria import FIDELITIES, PROFILES, STRONG, VERDICTS, Judgement, verdict
 from robustutils.measurements import Measurement
 from robustutils.measurements import difference as difference  # chapters find all they record with here
+from robustutils.measurements import mean as mean
 from robustutils.measurements import rate as rate
 
 Results = dict[str, Any]

@@ -163,3 +163,41 @@ def curves(
     axes[0, -1].legend(frameon=False)
     plt.close(figure)  # shown once, as the value of its cell
     return figure
+
+
+def contours(
+    panels: Mapping[str, tuple[Sequence[float], np.ndarray]], *, xlabel: str, ylabel: str, value: str
+) -> Figure:
+    """Filled contours over two steps: ``panels[title]`` is the steps [P] of both axes and the values [P, P].
+
+    ``values[i, j]`` belongs to step i of the vertical and step j of the horizontal axis. Each panel has its own scale.
+    """
+    figure, axes = plt.subplots(
+        1, len(panels), figsize=(WIDTH, 0.75 * WIDTH / len(panels) + 0.5), squeeze=False, layout="constrained"
+    )
+    for axis, (title, (steps, values)) in zip(axes[0], panels.items(), strict=True):
+        filled = axis.contourf(steps, steps, values, levels=20, cmap="mako")
+        bar = figure.colorbar(filled, ax=axis, shrink=0.9)
+        bar.set_label(value)
+        axis.set_title(title)
+        axis.set_xlabel(xlabel)
+        axis.set_aspect("equal")
+        axis.grid(visible=False)
+    axes[0, 0].set_ylabel(ylabel)
+    plt.close(figure)  # shown once, as the value of its cell
+    return figure
+
+
+def survival(lines: Mapping[str, Sequence[float]], *, xlabel: str, ylabel: str) -> Figure:
+    """For each name the percentage of its values that are at least k, over k: steps."""
+    figure, axis = plt.subplots(figsize=(WIDTH, 2.9), layout="constrained")
+    for name, values in lines.items():
+        array = np.asarray(values)
+        steps = np.arange(1, int(max(array.max(), 1)) + 1)
+        axis.step(steps, [100 * (array >= k).mean() for k in steps], where="post", label=name)
+    axis.set_xlabel(xlabel)
+    axis.set_ylabel(ylabel)
+    axis.set_ylim(-2, 102)
+    axis.legend(frameon=False)
+    plt.close(figure)  # shown once, as the value of its cell
+    return figure

@@ -189,3 +189,25 @@ def difference(
         fidelity=fidelity,
         note=note,
     )
+
+
+def mean(
+    values: Sequence | np.ndarray, *, seeds: Sequence[int], fidelity: str, note: str = ""
+) -> Measurement:
+    """The mean of finite numbers [S, N]: one for each of N examples and S training seeds ([N] for one seed).
+
+    Differences of paired numbers give the mean paired difference. The test-set interval is Student's t over the
+    examples' means over seeds. Raises: ValueError for other shapes or numbers that are not finite.
+    """
+    array = np.atleast_2d(np.asarray(values, dtype=float))
+    if array.ndim != 2 or len(array) != len(seeds):
+        raise ValueError(f"mean needs numbers [{len(seeds)} seeds, N], got {list(array.shape)}")
+    return Measurement(
+        array.mean(),
+        mean_interval(array.mean(axis=0)),
+        array.shape[1],
+        seeds,
+        per_seed=array.mean(axis=1),
+        fidelity=fidelity,
+        note=note,
+    )

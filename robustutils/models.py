@@ -6,6 +6,7 @@ is part of it. Builders draw their initial weights from torch's global generator
 """
 
 import importlib
+import math
 from collections.abc import Callable
 from difflib import get_close_matches
 from pathlib import Path
@@ -108,11 +109,6 @@ class _Binarise(torch.autograd.Function):
         return gradient * ctx.slope * soft * (1 - soft), None
 
 
-def eat_a_binarised(classes: int = 10) -> nn.Module:
-    """Architecture A on pixels thresholded at 0.5 (EAT, appendix E)."""
-    return nn.Sequential(Binarise(), *eat_a(classes))  # type: ignore[misc]
-
-
 class TanhPool(nn.Module):
     """max pooling of tanh(x), computed as tanh of the pooled x: the same values, with a quarter of the tanh."""
 
@@ -190,7 +186,6 @@ def small_cnn(classes: int = 10) -> nn.Module:
 
 ARCHITECTURES: dict[str, Callable[[int], nn.Module]] = {
     "eat_a": eat_a,
-    "eat_a_binarised": eat_a_binarised,
     "eat_a_input_dropout": eat_a_input_dropout,
     "eat_b": eat_b,
     "eat_b_star": eat_b_star,
@@ -221,6 +216,18 @@ def build(name: str, *, classes: int = 10, seed: int = 0) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return architecture(name)(classes).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+class Average(nn.Module):
+    """Several models as one: the logarithm of the mean of their softmax outputs, as logits [N, K]."""
+
+    def __init__(self, *models: nn.Module) -> None:
+        super().__init__()
+        self.models = nn.ModuleList(models)
+
+    def forward(self, x: Tensor) -> Tensor:
+        log_probabilities = torch.stack([F.log_softmax(model(x).float(), 1) for model in self.models])
+        return log_probabilities.logsumexp(0) - math.log(len(self.models))
 
 
 def glorot(model: nn.Sequential) -> nn.Sequential:

@@ -87,6 +87,17 @@ class Between:
 
 
 @dataclass(frozen=True)
+class Text:
+    """Any text, or nothing."""
+
+    def parse(self, name: str, value: Any) -> str | None:
+        """The value itself."""
+        if value is not None and not isinstance(value, str):
+            raise ParameterError(f"{name}={value!r}: must be a text")
+        return value
+
+
+@dataclass(frozen=True)
 class Run:
     """A checked set of parameters; each is an attribute, for example ``run.epsilon``."""
 

@@ -6,7 +6,11 @@ lemmas 6 and 7, section 4.3 and appendix E).
 """
 
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from robustutils.attacks import evaluation_mode
+from robustutils.data import Dataset
 
 ORDERS = (4, 16, 36, 64, 100)
 
@@ -77,3 +81,29 @@ def least_cosine(directions: Tensor, vector: Tensor) -> float:
     """The smallest cosine of the rows of ``directions`` [k, d] with ``vector`` [d]."""
     cosines = directions @ vector / (directions.norm(dim=1) * vector.norm())
     return float(cosines.min())
+
+
+def count_adversarial_directions(
+    model: nn.Module, dataset: Dataset, eps: float, *, orders: tuple[int, ...] = ORDERS, seed: int = 0
+) -> Tensor:
+    """How many orthogonal perturbations of linf size ``eps`` fool the model at each image: int64 [N] on the CPU.
+
+    For each order k the k directions aligned with the sign of the loss gradient are tried, clipped to [0, 1], and
+    the fooling ones counted; the largest count over the orders is kept, and the sign of the gradient itself (FGSM)
+    counts as one direction (EAT, section 4.3: gradient-aligned adversarial subspaces). An image that is misclassified
+    as it is counts every direction that leaves it misclassified.
+    """
+    device = next(model.parameters()).device
+    generator = torch.Generator().manual_seed(seed)
+    counts = torch.zeros(len(dataset), dtype=torch.int64)
+    with evaluation_mode(model):
+        for i, (x, y) in enumerate(zip(dataset.images, dataset.labels, strict=True)):
+            leaf = x[None].to(device).requires_grad_(True)
+            (gradient,) = torch.autograd.grad(F.cross_entropy(model(leaf), y[None].to(device)), leaf)
+            sets = [gradient.sign().reshape(1, -1).double().cpu()]
+            sets += [aligned_directions(gradient.cpu(), order, generator) for order in orders]
+            steps = eps * torch.cat(sets).float().view(-1, *x.shape)
+            with torch.no_grad():
+                fooled = model((x + steps).clamp(0, 1).to(device)).argmax(1).cpu() != y
+            counts[i] = max(int(part.sum()) for part in fooled.split([len(part) for part in sets]))
+    return counts

@@ -672,3 +672,15 @@ def test_real_set_has_the_known_content(name, split):
     if per_class:
         assert torch.bincount(loaded.labels).tolist() == per_class
     assert len(loaded.classes) == len(torch.bincount(loaded.labels))
+
+
+def test_taken_and_changed_examples_have_fingerprints_of_their_own(digits):
+    some = digits.take(torch.tensor([5, 0]))
+    assert torch.equal(some.images, digits.images[[5, 0]])
+    assert some.labels.tolist() == [int(digits.labels[5]), int(digits.labels[0])]
+    assert digits.take(torch.arange(3)).fingerprint == digits.first(3).fingerprint != some.fingerprint
+    darker = some.changed(some.images * 0.999)
+    assert torch.equal(darker.labels, some.labels)
+    assert len({some.fingerprint, darker.fingerprint, some.changed(some.images * 0.998).fingerprint}) == 3
+    with pytest.raises(ValueError, match="3 images for the 2 labels of digits"):
+        some.changed(digits.images[:3])

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from robustutils import models, training
+from robustutils import defences, models, training
 from robustutils.artifacts import CacheError
 from robustutils.defences import (
     RECIPES,
@@ -259,7 +259,7 @@ def test_an_unknown_architecture_stops_before_training(few):
         train(TINY.replace(architecture="eat_e"), few)
 
 
-def test_train_all_gives_the_same_models_as_one_by_one(few, cache, caplog):
+def test_train_all_gives_the_same_models_as_one_by_one(few, cache, caplog, monkeypatch):
     caplog.set_level(logging.INFO)
     jobs = {
         ("clean", 3): TINY.replace(epochs=1),
@@ -271,6 +271,10 @@ def test_train_all_gives_the_same_models_as_one_by_one(few, cache, caplog):
     together = train_all(jobs, few, workers=2)
     assert epochs_run(caplog) == 0, "the workers should have trained them all"
     assert list(together) == list(jobs)
+    files = {path: path.stat().st_mtime_ns for path in cache.iterdir()}
+    monkeypatch.setattr(defences, "ProcessPoolExecutor", None)  # nobody is needed for models that are there
+    train_all(jobs, few, workers=2)
+    assert {path: path.stat().st_mtime_ns for path in cache.iterdir()} == files
     for path in cache.iterdir():
         path.unlink()
     for (name, seed), model in together.items():
@@ -279,5 +283,5 @@ def test_train_all_gives_the_same_models_as_one_by_one(few, cache, caplog):
 
 def test_train_all_reports_what_stopped_a_worker(few):
     with pytest.raises(ValueError, match=r"batch_size=500: .*between 1 and the 128 examples of digits"):
-        train_all({("clean", 0): TINY.replace(batch_size=500)}, few, workers=1)
+        train_all({("clean", seed): TINY.replace(batch_size=500) for seed in (0, 1)}, few, workers=1)
     assert not torch.multiprocessing.active_children()

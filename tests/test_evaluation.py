@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from robustutils import evaluation
 from robustutils.attacks import FGSM, PGD, RFGSM
 from robustutils.data import Dataset
-from robustutils.evaluation import Rate, Verdicts, adversarial, correct, evaluate, losses, masked
+from robustutils.evaluation import Rate, Verdicts, adversarial, correct, crafted, evaluate, losses
 from robustutils.intervals import wilson
 from robustutils.threats import Linf, ThreatError
 
@@ -255,27 +255,12 @@ def test_a_model_that_was_typed_into_a_notebook_is_evaluated_and_never_mistaken_
     assert not torch.equal(plus.losses, minus.losses)
 
 
-# ---- masked gradients ----
-
-
-def fooled(count: int, n: int = 200, start: int = 0) -> Verdicts:
-    """``count`` of ``n`` correct inputs fall, from input ``start`` on."""
-    attacked = torch.ones(n, dtype=torch.bool)
-    attacked[start : start + count] = False
-    return Verdicts(torch.ones(n, dtype=torch.bool), attacked, torch.zeros(n))
-
-
-@pytest.mark.parametrize(("white_box", "others", "expected"), [
-    (20, {"R+FGSM": fooled(60), "transfer": fooled(80)}, ["R+FGSM", "transfer"]),
-    (20, {"R+FGSM": fooled(60), "transfer": fooled(10)}, ["R+FGSM"]),
-    (20, {"R+FGSM": fooled(20)}, []),
-    (60, {"R+FGSM": fooled(20)}, []),
-    # One more error on the same images: beyond chance only where there are many.
-    (20, {"R+FGSM": fooled(21)}, []),
-    # Ten more errors decide when they come on top of the same ones, not when all are other images.
-    (20, {"nested": fooled(30), "disjoint": fooled(30, start=100)}, ["nested"]),
-    (0, {"none": fooled(0)}, []),
-    (20, {}, []),
-])  # fmt: skip
-def test_gradients_are_masked_where_a_weaker_attack_finds_significantly_more(white_box, others, expected):
-    assert masked(fooled(white_box), others) == expected
+def test_crafted_examples_are_those_of_adversarial_and_kept(digits_net, digits, cache):
+    few, attack = digits.first(40), FGSM(eps=0.1)
+    first = crafted(digits_net, attack, few)
+    assert torch.equal(first, adversarial(digits_net, attack, few))
+    (path,) = cache.glob("examples-fgsm-*")
+    before = path.stat().st_mtime_ns
+    assert torch.equal(crafted(digits_net, attack, few), first)
+    assert path.stat().st_mtime_ns == before, "it was made again"
+    assert not torch.equal(crafted(digits_net, FGSM(eps=0.2), few), first)

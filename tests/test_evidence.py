@@ -12,8 +12,8 @@ import pytest
 from robustutils import evidence
 from robustutils.claims import Claims
 from robustutils.evidence import Ledger, read_results, write_results
-from robustutils.intervals import paired_difference, wilson
-from robustutils.measurements import Measurement, rate
+from robustutils.intervals import mean_interval, paired_difference, wilson
+from robustutils.measurements import Measurement, mean, rate
 
 BLOCK = '[[claims]]\nid = "X"\nstatement = "s"\n'
 PAPER = '[paper]\nkey = "EAT"\ntitle = "Ensembles"\nurl = "https://example.org"\n'
@@ -351,3 +351,13 @@ def test_rate_of_one_seed_takes_the_paired_interval():
 def test_rate_refuses_other_shapes(outcomes, reference, expected):
     with pytest.raises(ValueError, match=expected):
         rate(outcomes, reference, seeds=[0], fidelity="exact")
+
+
+def test_mean_of_numbers_over_seeds_and_examples():
+    values = np.array([[1.0, 2.0, 3.0, 6.0], [2.0, 4.0, 4.0, 6.0]])
+    found = mean(values, seeds=(0, 1), fidelity="exact")
+    assert (found.value, found.n, found.per_seed) == (3.5, 4, (3.0, 4.0))
+    assert found.ci95 == pytest.approx(mean_interval([1.5, 3.0, 3.5, 6.0]))
+    assert mean(values[0], seeds=(7,), fidelity="exact").value == 3.0
+    with pytest.raises(ValueError, match=r"mean needs numbers \[3 seeds, N\], got \[2, 4\]"):
+        mean(values, seeds=(0, 1, 2), fidelity="exact")

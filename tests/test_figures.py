@@ -167,3 +167,23 @@ def test_everything_that_is_compared_has_a_colour_of_its_own():
     assert set(figures.COLOURS.values()) <= set(figures._PALETTE), (
         "the palette is safe for colour-blind readers"
     )
+
+
+def test_contours_have_a_panel_and_a_scale_for_each_surface():
+    steps = np.linspace(0, 1, 5)
+    figure = figures.contours(
+        {"near": (steps, np.add.outer(steps, steps)), "far": (2 * steps, np.outer(steps, steps))},
+        xlabel="along",
+        ylabel="across",
+        value="loss",
+    )
+    assert [axis.get_title() for axis in figure.axes[:2]] == ["near", "far"]
+    assert [axis.get_ylabel() for axis in figure.axes[2:]] == ["loss", "loss"]
+    assert figure.axes[1].get_xlim() == (0, 2)
+
+
+def test_survival_draws_the_share_of_at_least_k():
+    figure = figures.survival({"A": [0, 1, 1, 4]}, xlabel="k", ylabel="%")
+    (line,) = figure.axes[0].get_lines()
+    assert list(line.get_xdata()) == [1, 2, 3, 4]
+    assert list(line.get_ydata()) == [75, 25, 25, 25]

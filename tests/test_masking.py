@@ -31,7 +31,7 @@ class Linear(nn.Module):
 def points() -> Dataset:
     labels = torch.arange(N) % 2
     images = torch.where(labels == 1, 0.7, 0.3).view(-1, 1, 1, 1).expand(N, 1, 6, 6).contiguous()
-    return Dataset("points", "test", images, labels, ("dark", "light"))
+    return Dataset("points", "test", images, labels, ("dark", "light"), "")
 
 
 def verdicts(fooled: int) -> Verdicts:
@@ -39,9 +39,27 @@ def verdicts(fooled: int) -> Verdicts:
     return Verdicts(torch.ones(N, dtype=torch.bool), standing, torch.zeros(N))
 
 
-def test_beaten_by_names_those_that_find_significantly_more():
-    others = {"more": verdicts(40), "as many": verdicts(20), "a few more": verdicts(22), "fewer": verdicts(1)}
-    assert masking.beaten_by(verdicts(20), others) == ["more"]
+def falling(count: int, n: int = 200, start: int = 0) -> Verdicts:
+    """``count`` of ``n`` correct inputs fall, from input ``start`` on."""
+    attacked = torch.ones(n, dtype=torch.bool)
+    attacked[start : start + count] = False
+    return Verdicts(torch.ones(n, dtype=torch.bool), attacked, torch.zeros(n))
+
+
+@pytest.mark.parametrize(("white_box", "others", "expected"), [
+    (20, {"R+FGSM": falling(60), "transfer": falling(80)}, ["R+FGSM", "transfer"]),
+    (20, {"R+FGSM": falling(60), "transfer": falling(10)}, ["R+FGSM"]),
+    (20, {"R+FGSM": falling(20)}, []),
+    (60, {"R+FGSM": falling(20)}, []),
+    # One more error on the same images: beyond chance only where there are many.
+    (20, {"R+FGSM": falling(21)}, []),
+    # Ten more errors decide when they come on top of the same ones, not when all are other images.
+    (20, {"nested": falling(30), "disjoint": falling(30, start=100)}, ["nested"]),
+    (0, {"none": falling(0)}, []),
+    (20, {}, []),
+])  # fmt: skip
+def test_beaten_by_names_the_attacks_that_find_significantly_more(white_box, others, expected):
+    assert masking.beaten_by(falling(white_box), others) == expected
 
 
 def test_approximation_ratio_counts_the_single_step_among_the_strong():
@@ -95,7 +113,7 @@ def test_a_rippled_loss_is_found_out_by_transfer(points):
 
 
 def test_a_model_that_is_always_wrong_is_told_clearly(points):
-    wrong = Dataset("points", "test", points.images, 1 - points.labels, points.classes)
+    wrong = Dataset("points", "test", points.images, 1 - points.labels, points.classes, "")
     with pytest.raises(ValueError, match="classifies none of the 60 images of points correctly"):
         diagnosis(Linear(), wrong)
 

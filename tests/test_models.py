@@ -26,6 +26,8 @@ PARAMETERS = {
     "madry_mnist": (25 * 32 + 32) + (25 * 32 * 64 + 64) + (7 * 7 * 64 * 1024 + 1024) + (1024 * 10 + 10),
     "small_cnn": (25 * 16 + 16) + (25 * 16 * 32 + 32) + (7 * 7 * 32 * 64 + 64) + (64 * 10 + 10),
 }
+DROPPED = {f"{name}_input_dropout": name for name in ("eat_a", "eat_c", "eat_d")}
+PARAMETERS |= {name: PARAMETERS[plain] for name, plain in DROPPED.items()}
 TOTALS = {"eat_a": 3_382_346, "eat_b": 710_218, "eat_c": 281_290, "eat_d": 509_410, "madry_mnist": 3_274_634}
 
 
@@ -98,8 +100,14 @@ def input_rate(model: nn.Module) -> float:
     return model[0].p if isinstance(model[0], nn.Dropout) else 0.0
 
 
-def test_dropout_on_the_input_is_in_b_alone(built):
-    assert {name: input_rate(model) for name, model in built.items() if input_rate(model)} == {"eat_b": 0.2}
+def test_dropout_on_the_input_is_in_b_and_where_the_name_says_so(built):
+    rates = {name: input_rate(model) for name, model in built.items() if input_rate(model)}
+    assert rates == dict.fromkeys(["eat_b", *DROPPED], 0.2)
+
+
+@pytest.mark.parametrize(("name", "plain"), DROPPED.items())
+def test_a_dropout_on_the_input_changes_nothing_in_evaluation(name, plain, built):
+    assert torch.equal(built[name](GREY), built[plain](GREY))
 
 
 @pytest.mark.parametrize(
@@ -260,3 +268,11 @@ def test_weights_that_do_not_fit_are_told_clearly(own):
         with pytest.raises(models.ModelError, match=re.escape(text)) as error:
             models.load("my_own_models:net", own / name)
         assert name in str(error.value)
+
+
+def test_the_average_of_models_is_that_of_their_probabilities():
+    members = [models.build("eat_d", seed=seed).eval() for seed in range(3)]
+    together = models.Average(*members).eval()(GREY)
+    expected = torch.stack([member(GREY).softmax(1) for member in members]).mean(0)
+    torch.testing.assert_close(together.softmax(1), expected)
+    torch.testing.assert_close(together.exp(), expected)

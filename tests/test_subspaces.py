@@ -4,8 +4,16 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import nn
 
-from robustutils.subspaces import ORDERS, aligned_directions, least_cosine, regular_hadamard
+from robustutils.data import Dataset
+from robustutils.subspaces import (
+    ORDERS,
+    aligned_directions,
+    count_adversarial_directions,
+    least_cosine,
+    regular_hadamard,
+)
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -125,3 +133,27 @@ def test_no_orthogonal_set_beats_the_bound_of_lemma_6(k, extra, noise, seed):
     assert least <= k**-0.5 + 1e-12
     if noise == 0:
         assert least == pytest.approx(k**-0.5, abs=1e-9), "the reflected set attains the bound"
+
+
+class Towards(nn.Module):
+    """Two classes by the sum of the pixels: every direction aligned with the gradient leads across."""
+
+    def __init__(self, threshold: float) -> None:
+        super().__init__()
+        self.threshold = nn.Parameter(torch.tensor(threshold))
+
+    def forward(self, x):
+        score = x.flatten(1).sum(1) - self.threshold
+        return torch.stack([-score, score], 1)
+
+
+@pytest.mark.parametrize(
+    ("threshold", "expected"),
+    # 144 grey pixels of 0.5: eps 0.1 along one of k directions adds 144 * 0.1 / sqrt(k)
+    [(72 + 14.3, 1), (72 + 7.1, 4), (72 + 3.5, 16), (72 + 2.3, 36), (72.0 + 20, 0)],
+)
+def test_directions_are_counted_where_they_all_lead_across(threshold, expected):
+    images, labels = torch.full((2, 1, 12, 12), 0.5), torch.zeros(2, dtype=torch.int64)
+    points = Dataset("grey", "test", images, labels, ("dark", "light"), "")
+    counts = count_adversarial_directions(Towards(threshold), points, 0.1, orders=(4, 16, 36))
+    assert counts.tolist() == [expected, expected]
