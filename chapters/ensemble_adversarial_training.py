@@ -396,10 +396,9 @@ for name in (n for n in names if "_adv" in n):
             record("EAT-T7", label, name, highest(transferred), white_box, gap)
 
 # %% tags=["hide-input"] mystnb={"figure": {"name": "eat-masking", "caption": "Error of standard and adversarially trained models under the white-box single step (FGSM), the same with a random step first (R+FGSM), and the strongest transferred single step. Filled: this run, one dot a training seed; hollow diamonds: the paper (its strongest transfer among the same sources). A model whose gradients can be trusted has its FGSM dot on the right; a masked one has it on the left."}, "image": {"alt": "Dot plot of error rates in percent for each model under three attacks, with the paper's numbers as diamonds."}}
+others = {name: [src for src in sources if src != name] for name in names}
 strongest = {
-    name: np.stack([errors[name, f"FGSM from {src}"] for src in sources if src != name])
-    .mean(axis=2)
-    .max(axis=0)
+    name: [errors[name, f"FGSM from {src}"].mean(axis=1) for src in others[name]]
     for name in names
 }
 cells = {"FGSM": "FGSM white-box", "R+FGSM": "R+FGSM white-box"}
@@ -407,13 +406,19 @@ ours = {
     key: [list(100 * errors[name, column].mean(axis=1)) for name in names]
     for key, column in cells.items()
 }
-ours["transferred"] = [list(100 * strongest[name]) for name in names]
+ours["transferred"] = [
+    list(100 * np.max(strongest[name], axis=0)) if others[name] else []
+    for name in names
+]
 theirs = {
     key: [stated["EAT-T7", f"{name} | {column}"] for name in names]
     for key, column in cells.items()
 }
 theirs["transferred"] = [
-    max(stated["EAT-T7", f"{name} | FGSM from {src}"] for src in sources if src != name)
+    max(
+        (stated["EAT-T7", f"{name} | FGSM from {src}"] for src in others[name]),
+        default=np.nan,
+    )
     for name in names
 ]
 figures.dots(names, ours, theirs, xlabel="error under attack (%), over all test images")
@@ -485,9 +490,9 @@ for id, row, change in (
 # %% [markdown]
 # ## Watching it happen
 #
-# A picture that the paper does not have: one model at several moments of its single-step adversarial training. Masking is
-# not there from the start. It sets in when the single step stops working while the same step from a random point goes on
-# working, and the multi-step attack does not notice a difference.
+# A picture that the paper does not have: one model at several moments of its single-step adversarial training, without and
+# with a static source. Where masking sets in, the error under the single step falls away from the error under the same
+# step from a random point, while the multi-step attack goes on as if nothing had happened.
 
 # %%
 watched = "C" if "C" in run.architectures else run.architectures[0]
@@ -533,7 +538,7 @@ film = {
     for name in films
 }
 
-# %% tags=["hide-input"] mystnb={"figure": {"name": "eat-epochs", "caption": "Masking sets in: error under white-box attacks after each stage of training, first seed, with 95% Wilson intervals. Left: single-step adversarial training. Right: the same with a static source for half of the batches. Where the single step stops finding errors and a random step first goes on finding them, the gradient at the data has stopped pointing anywhere."}, "image": {"alt": "Two line plots of error rate over training epochs under FGSM, R+FGSM and PGD: adversarial training on the left, ensemble adversarial training on the right."}}
+# %% tags=["hide-input"] mystnb={"figure": {"name": "eat-epochs", "caption": "Error under white-box attacks at several moments of training, first seed, with 95% Wilson intervals. Left: single-step adversarial training. Right: the same with a static source for half of the batches."}, "image": {"alt": "Two line plots of error rate over training epochs under FGSM, R+FGSM and PGD: adversarial training on the left, ensemble adversarial training on the right."}}
 figures.curves(moments, film, xlabel="epochs of training", ylabel="error (%)")
 # %% [markdown]
 # ## How good is one step? The approximation ratio
@@ -671,12 +676,12 @@ for name in names:
 # ## What the loss looks like around one image
 #
 # Figures 4 and 5 of the paper walk away from an image along two orthogonal signs: the gradient sign of the defended model
-# itself, and that of another model. If the defended model's own gradient were honest, no direction would raise its loss
-# faster.
+# itself, and that of another model. If the defended model's gradient is a local artefact, its loss grows fast along it for a
+# short while and then less than along the other model's direction.
 
 # %%
 bent = "A" if "A" in sources else watched
-guide = "B" if "B" in sources else next(a for a in (*sources, bent) if a != bent)
+guide = "B" if "B" in sources else next((a for a in sources if a != bent), bent)
 bent_net = nets[f"{bent}_adv", seeds[0]]
 guide_net = nets[guide, other_seed[seeds[0]]]
 on_own = over_seeds(
@@ -717,9 +722,7 @@ def surface(net, x, y, along, across, steps):
 
 hits = evaluation.correct(bent_net, probe.images, probe.labels).numpy()
 wrong_turn = hits & (on_other[0, : len(probe)] > on_own[0, : len(probe)])
-typical = int(
-    wrong_turn.argmax()
-)  # the first one, or the first image where there is none
+typical = int(wrong_turn.argmax())  # the first; image 0 where there is none
 x = test.images[typical : typical + 1].to(run.device)
 y = test.labels[typical : typical + 1].to(run.device)
 along, across = gradient_sign(bent_net, x, y), gradient_sign(guide_net, x, y)
@@ -737,7 +740,7 @@ for title, reach in {"whole ball": run.epsilon, "near": run.epsilon / 5}.items()
 cosine = F.cosine_similarity(along.flatten(), across.flatten(), 0)
 print(f"test image {typical}, cosine of the two directions {cosine:.3f}")
 
-# %% tags=["hide-input"] mystnb={"figure": {"name": "eat-surface", "caption": "The loss of an adversarially trained model around the first test image where another model's direction does better: horizontal along its own gradient sign, vertical along the other model's, made orthogonal to it. Close to the image (right) its own gradient rises fastest; further away (left) that was a wrong turn."}, "image": {"alt": "Two contour plots of the loss over two step sizes, for the whole ball and close to the image."}}
+# %% tags=["hide-input"] mystnb={"figure": {"name": "eat-surface", "caption": "The loss of an adversarially trained model around the first test image, classified correctly, where another model's direction raises it more (the first image where there is none): horizontal along its own gradient sign, vertical along the other model's, made orthogonal to it. Left the whole ball, right its inner fifth."}, "image": {"alt": "Two contour plots of the loss over two step sizes, for the whole ball and close to the image."}}
 figures.contours(
     panels,
     xlabel="along its own gradient",
