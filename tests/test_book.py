@@ -2,6 +2,7 @@
 
 import ast
 import hashlib
+import json
 import os
 import re
 import shutil
@@ -533,4 +534,6 @@ def test_the_readme_states_the_speed_that_was_measured():
     text = " ".join((ROOT / "README.md").read_text().split())
     stated = re.search(r"PGD runs ([\d.]+) times as fast per step .* is ([\d.]+) times as fast to a", text)
     assert [float(number) for number in stated.groups()] == factors
-    assert all(row["points_above_strongest_peer"] <= 0 for row in results["speed_ups"] if "5 steps" in row["name"])
+    assert all(
+        row["points_above_strongest_peer"] <= 0 for row in results["speed_ups"] if "5 steps" in row["name"]
+    )
