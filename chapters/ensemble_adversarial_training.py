@@ -321,10 +321,9 @@ for name in (n for n in recipes if "_adv" in n):
 
 # %% tags=["hide-input"] mystnb={"figure": {"name": "eat-masking", "caption": "Error of standard and adversarially trained models under the white-box single step (FGSM), the same with a random step first (R+FGSM), and the strongest transferred single step. Filled: this run, one dot a training seed; hollow diamonds: the paper (its strongest transfer among the same sources). A model whose gradients can be trusted has its FGSM dot on the right; a masked one has it on the left."}, "image": {"alt": "Dot plot of error rates in percent for each model under three attacks, with the paper's numbers as diamonds."}}
 names = list(recipes)
+others = {name: [src for src in sources if src != name] for name in names}
 strongest = {
-    name: np.stack([errors[name, f"FGSM from {src}"] for src in sources if src != name])
-    .mean(axis=2)
-    .max(axis=0)
+    name: [errors[name, f"FGSM from {src}"].mean(axis=1) for src in others[name]]
     for name in names
 }
 stated = {(row.id, row.row): row.paper for row in claims.rows}
@@ -333,13 +332,19 @@ ours = {
     key: [list(100 * errors[name, column].mean(axis=1)) for name in names]
     for key, column in cells.items()
 }
-ours["transferred"] = [list(100 * strongest[name]) for name in names]
+ours["transferred"] = [
+    list(100 * np.max(strongest[name], axis=0)) if others[name] else []
+    for name in names
+]
 theirs = {
     key: [stated["EAT-T7", f"{name} | {column}"] for name in names]
     for key, column in cells.items()
 }
 theirs["transferred"] = [
-    max(stated["EAT-T7", f"{name} | FGSM from {src}"] for src in sources if src != name)
+    max(
+        (stated["EAT-T7", f"{name} | FGSM from {src}"] for src in others[name]),
+        default=np.nan,
+    )
     for name in names
 ]
 figures.dots(names, ours, theirs, xlabel="error under attack (%), over all test images")
