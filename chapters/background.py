@@ -302,7 +302,10 @@ run = runs.start(
     "background",
     globals(),
     {  # name: quick, standard, paper (all the same), what is allowed
-        "dataset": (*["digits"] * 3, runs.OneOf(("digits", "mnist", "fashion_mnist"))),
+        "dataset": (
+            *["digits"] * 3,
+            runs.OneOf(("digits", "mnist", "fashion_mnist")),
+        ),
         "epsilon": (*[0.15] * 3, runs.Between(0.01, 1.0)),
         "epochs": (*[6] * 3, runs.Between(1, 1000)),
         "n_train": (*[1280] * 3, runs.Between(64, 60000)),
@@ -322,7 +325,9 @@ train, test = (
     test.first(min(run.n_test, len(test))),
 )
 model = defences.train(
-    defences.recipe("small_cnn").replace(epochs=run.epochs), train, device=run.device
+    defences.recipe("small_cnn").replace(epochs=run.epochs),
+    train,
+    device=run.device,
 )
 
 ladder = {
@@ -334,7 +339,8 @@ ladder = {
     ),
 }
 verdicts = {
-    name: evaluation.evaluate(model, attack, test) for name, attack in ladder.items()
+    name: evaluation.evaluate(model, attack, test)
+    for name, attack in ladder.items()
 }
 
 # %% [markdown]
@@ -366,6 +372,6 @@ single, iterated = verdicts["FGSM"].error_rate(), verdicts["PGD"].error_rate()
 assert iterated.percent >= single.percent - 2, (
     f"PGD {iterated} is weaker than FGSM {single}"
 )
-assert run.dataset != "digits" or verdicts["FGSM"].clean.float().mean() > 0.8, (
-    "the small network learns the digits"
-)
+assert (
+    run.dataset != "digits" or verdicts["FGSM"].clean.float().mean() > 0.8
+), "the small network learns the digits"

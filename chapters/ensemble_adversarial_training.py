@@ -62,8 +62,12 @@ ratio_restarts = None  # restarts of its strongest attack
 seed = None  # first training seed
 n_seeds = None  # number of training seeds
 n_seeds_large = None  # of the adversarially trained A and B
-input_dropout = None  # of which of A, C and D a variant with input dropout is trained
-directions_points = None  # test images whose adversarial directions are counted
+input_dropout = (
+    None  # of which of A, C and D a variant with input dropout is trained
+)
+directions_points = (
+    None  # test images whose adversarial directions are counted
+)
 pixel_points = None  # test images attacked behind a threshold on the pixels
 queries = None  # of the gradient-free attack
 model = None  # your own model, package.module:function
@@ -116,7 +120,12 @@ run = runs.start(
             runs.OneOf(("digits", "mnist", "fashion_mnist")),
         ),
         "architectures": ("B*,D", ALL, ALL, runs.SomeOf(ALL)),
-        "ensembles": ("ens", "ens,ens3", "ens,ens3", runs.SomeOf(("ens", "ens3"))),
+        "ensembles": (
+            "ens",
+            "ens,ens3",
+            "ens,ens3",
+            runs.SomeOf(("ens", "ens3")),
+        ),
         "epsilon": (0.3, 0.3, 0.3, runs.Between(0.01, 1.0)),
         "epochs": (4, 6, 6, runs.Between(1, 1000)),
         "epochs_adv": (5, 12, 12, runs.Between(1, 1000)),
@@ -139,9 +148,13 @@ run = runs.start(
     },
 )
 own = models.load(run.model, run.weights) if run.model else None
-dtype = torch.float32 if run.profile == "quick" else runs.fast_dtype(run.device)
+dtype = (
+    torch.float32 if run.profile == "quick" else runs.fast_dtype(run.device)
+)
 seeds = list(run.seeds)
-print(f"profile {run.profile}, {run.device}, training in {dtype}, seeds {seeds}")
+print(
+    f"profile {run.profile}, {run.device}, training in {dtype}, seeds {seeds}"
+)
 
 # %% [markdown]
 # ## What the paper says, and what would count as agreement
@@ -151,10 +164,14 @@ print(f"profile {run.profile}, {run.device}, training in {dtype}, seeds {seeds}"
 
 # %% tags=["nbval-check-output", "hide-output"]
 claims = evidence.Claims.load(
-    runs.repository() / "chapters" / "ensemble_adversarial_training.claims.toml"
+    runs.repository()
+    / "chapters"
+    / "ensemble_adversarial_training.claims.toml"
 )
 stated = {(row.id, row.row): row.paper for row in claims.rows}
-scoreboard.criteria_table(claims, ["EAT-T6", "EAT-T7", "EAT-T8", "EAT-L6", "EAT-L7"])
+scoreboard.criteria_table(
+    claims, ["EAT-T6", "EAT-T7", "EAT-T8", "EAT-L6", "EAT-L7"]
+)
 
 # %% [markdown]
 # ## Data and models
@@ -200,7 +217,9 @@ RECIPES = {
 
 
 def standard_recipe(name):
-    return defences.recipe(RECIPES[name]).replace(epochs=run.epochs, dtype=dtype)
+    return defences.recipe(RECIPES[name]).replace(
+        epochs=run.epochs, dtype=dtype
+    )
 
 
 def adversarial_recipe(name):
@@ -215,10 +234,13 @@ def train_models(jobs):
     return defences.train_all(jobs, train, device=run.device)
 
 
-names = [label for name in run.architectures for label in (name, f"{name}_adv")]
+names = [
+    label for name in run.architectures for label in (name, f"{name}_adv")
+]
 large = min(run.n_seeds_large, run.n_seeds)
 seeds_of = {
-    name: seeds[:large] if name in ("A_adv", "B_adv") else seeds for name in names
+    name: seeds[:large] if name in ("A_adv", "B_adv") else seeds
+    for name in names
 }
 nets = train_models(
     {
@@ -238,9 +260,14 @@ nets = train_models(
 ledger = evidence.Ledger(claims, run.profile)
 settings = (run.n_train, run.n_test, run.epochs, run.epochs_adv, run.epsilon)
 whole = settings == (60000, 10000, 6, 12, 0.3)
-strongest_attack = (run.ratio_steps, run.ratio_restarts) == (100, 5)  # for the ratio
+strongest_attack = (run.ratio_steps, run.ratio_restarts) == (
+    100,
+    5,
+)  # for the ratio
 other_seed = dict(zip(seeds, seeds[1:] + seeds[:1], strict=True))
-third_seed = {s: other_seed[other_seed[s]] for s in seeds}  # of static training sources
+third_seed = {
+    s: other_seed[other_seed[s]] for s in seeds
+}  # of static training sources
 errors = {}  # (model, attack) -> bool [seeds, test images]
 
 
@@ -261,21 +288,27 @@ def over_seeds(name, outcome):
 def error_under(name, attack):
     """Errors under an attack on the model itself: bool [seeds, test images]."""
     return over_seeds(
-        name, lambda s: ~evaluation.evaluate(nets[name, s], attack, test).attacked
+        name,
+        lambda s: ~evaluation.evaluate(nets[name, s], attack, test).attacked,
     )
 
 
 def error_on(name, images_of):
     """Errors on given images; ``images_of(seed)`` are those for one seed of the model."""
     return over_seeds(
-        name, lambda s: ~evaluation.correct(nets[name, s], images_of(s), test.labels)
+        name,
+        lambda s: (
+            ~evaluation.correct(nets[name, s], images_of(s), test.labels)
+        ),
     )
 
 
 def clean_errors(names):
     for name in names:
         errors[name, "clean"] = error_on(name, lambda s: test.images)
-        print(f"{name:14} clean error {100 * errors[name, 'clean'].mean():5.2f}%")
+        print(
+            f"{name:14} clean error {100 * errors[name, 'clean'].mean():5.2f}%"
+        )
 
 
 clean_errors(names)
@@ -330,7 +363,9 @@ sources = list(run.architectures)
 
 def from_source(source, attack=fgsm):
     """The examples of a standard model, by the seed of the target that is to be given them."""
-    return lambda s: evaluation.crafted(nets[source, other_seed[s]], attack, test)
+    return lambda s: evaluation.crafted(
+        nets[source, other_seed[s]], attack, test
+    )
 
 
 for name in names:
@@ -379,7 +414,9 @@ for name in names:
             record("EAT-T7", column, name, errors[name, column], reference)
 
 best_transfer = {
-    name: highest(np.stack([errors[name, f"FGSM from {src}"] for src in sources]))
+    name: highest(
+        np.stack([errors[name, f"FGSM from {src}"] for src in sources])
+    )
     for name in names
 }
 for name in (n for n in names if "_adv" in n):
@@ -391,14 +428,23 @@ for name in (n for n in names if "_adv" in n):
         "masking gap, sources B*, C, D": ["B*", "C", "D"],
         "masking gap, all sources": list(ALL),
     }.items():
-        if set(some) <= set(sources) and ("EAT-T7", f"{name} | {label}") in stated:
-            transferred = np.stack([errors[name, f"FGSM from {src}"] for src in some])
-            record("EAT-T7", label, name, highest(transferred), white_box, gap)
+        if (
+            set(some) <= set(sources)
+            and ("EAT-T7", f"{name} | {label}") in stated
+        ):
+            transferred = np.stack(
+                [errors[name, f"FGSM from {src}"] for src in some]
+            )
+            record(
+                "EAT-T7", label, name, highest(transferred), white_box, gap
+            )
 
 # %% tags=["hide-input"] mystnb={"figure": {"name": "eat-masking", "caption": "Error of standard and adversarially trained models under the white-box single step (FGSM), the same with a random step first (R+FGSM), and the strongest transferred single step. Filled: this run, one dot a training seed; hollow diamonds: the paper (its strongest transfer among the same sources). A model whose gradients can be trusted has its FGSM dot on the right; a masked one has it on the left."}, "image": {"alt": "Dot plot of error rates in percent for each model under three attacks, with the paper's numbers as diamonds."}}
 others = {name: [src for src in sources if src != name] for name in names}
 strongest = {
-    name: [errors[name, f"FGSM from {src}"].mean(axis=1) for src in others[name]]
+    name: [
+        errors[name, f"FGSM from {src}"].mean(axis=1) for src in others[name]
+    ]
     for name in names
 }
 cells = {"FGSM": "FGSM white-box", "R+FGSM": "R+FGSM white-box"}
@@ -416,16 +462,24 @@ theirs = {
 }
 theirs["transferred"] = [
     max(
-        (stated["EAT-T7", f"{name} | FGSM from {src}"] for src in others[name]),
+        (
+            stated["EAT-T7", f"{name} | FGSM from {src}"]
+            for src in others[name]
+        ),
         default=np.nan,
     )
     for name in names
 ]
-figures.dots(names, ours, theirs, xlabel="error under attack (%), over all test images")
+figures.dots(
+    names, ours, theirs, xlabel="error under attack (%), over all test images"
+)
 # %% tags=["hide-input"] mystnb={"figure": {"name": "eat-transfer", "caption": "Transferred single steps: error of each target (line) on FGSM examples from each standard source (column), the paper's Table 7 and this run, in percent. Empty cells do not exist in the paper."}, "image": {"alt": "Two annotated matrices of error rates, six targets by three sources, the paper's on the left and this run's on the right."}}
 shape = [[f"{name} | FGSM from {src}" for src in sources] for name in names]
 paper = np.array(
-    [[stated.get(("EAT-T7", cell), np.nan) for cell in line] for line in shape]
+    [
+        [stated.get(("EAT-T7", cell), np.nan) for cell in line]
+        for line in shape
+    ]
 )
 measured = np.array(
     [
@@ -564,7 +618,9 @@ strong_attack = attacks.PGD(
     drop_fooled=False,
     dtype=dtype,
 )
-resamples = np.random.default_rng(0).integers(len(points), size=(1000, len(points)))
+resamples = np.random.default_rng(0).integers(
+    len(points), size=(1000, len(points))
+)
 ratios, boot = {}, {}  # in percent: [seeds], [resamples, seeds]
 
 
@@ -573,7 +629,9 @@ def measure_ratio(name):
     single, strong = (
         over_seeds(
             name,
-            lambda s, a=attack: evaluation.evaluate(nets[name, s], a, points).losses,
+            lambda s, a=attack: (
+                evaluation.evaluate(nets[name, s], a, points).losses
+            ),
         )
         for attack in (fgsm, strong_attack)
     )
@@ -651,7 +709,9 @@ def turning(name):
         )
         for s in seeds_of[name]
     ]
-    norms = [masking.gradient_norms(nets[name, s], points) for s in seeds_of[name]]
+    norms = [
+        masking.gradient_norms(nets[name, s], points) for s in seeds_of[name]
+    ]
     return np.stack(cosines), np.stack(norms)
 
 
@@ -669,7 +729,9 @@ for name in names:
             strict=True,
         ):
             change = ours - theirs[: len(ours)]
-            found = evidence.mean(change, seeds=seeds_of[name], fidelity=fidelity(name))
+            found = evidence.mean(
+                change, seeds=seeds_of[name], fidelity=fidelity(name)
+            )
             ledger.record("EAT-C", f"{name} minus {twin} | {row}", found)
 
 # %% [markdown]
@@ -681,7 +743,9 @@ for name in names:
 
 # %%
 bent = "A" if "A" in sources else watched
-guide = "B" if "B" in sources else next((a for a in sources if a != bent), bent)
+guide = (
+    "B" if "B" in sources else next((a for a in sources if a != bent), bent)
+)
 bent_net = nets[f"{bent}_adv", seeds[0]]
 guide_net = nets[guide, other_seed[seeds[0]]]
 on_own = over_seeds(
@@ -715,9 +779,15 @@ def gradient_sign(net, x, y):
 def surface(net, x, y, along, across, steps):
     """The loss at clip(x + i along + j across) for all pairs of steps: [steps, steps]."""
     i, j = torch.meshgrid(steps, steps, indexing="ij")
-    images = x + i.reshape(-1, 1, 1, 1) * along + j.reshape(-1, 1, 1, 1) * across
+    images = (
+        x + i.reshape(-1, 1, 1, 1) * along + j.reshape(-1, 1, 1, 1) * across
+    )
     images, labels = images.clamp(0, 1), y.expand(len(images))
-    return evaluation.losses(net, images, labels).view(len(steps), len(steps)).numpy()
+    return (
+        evaluation.losses(net, images, labels)
+        .view(len(steps), len(steps))
+        .numpy()
+    )
 
 
 hits = evaluation.correct(bent_net, probe.images, probe.labels).numpy()
@@ -726,12 +796,21 @@ typical = int(wrong_turn.argmax())  # the first; image 0 where there is none
 x = test.images[typical : typical + 1].to(run.device)
 y = test.labels[typical : typical + 1].to(run.device)
 along, across = gradient_sign(bent_net, x, y), gradient_sign(guide_net, x, y)
-agreement = (along * across).flatten()  # signs are flipped until the two are orthogonal
+agreement = (
+    along * across
+).flatten()  # signs are flipped until the two are orthogonal
 excess = int(agreement.sum()) // 2
 flipped = (agreement == np.sign(excess)).nonzero().flatten()[: abs(excess)]
-across = across.flatten().index_copy(0, flipped, -across.flatten()[flipped]).view_as(x)
+across = (
+    across.flatten()
+    .index_copy(0, flipped, -across.flatten()[flipped])
+    .view_as(x)
+)
 panels = {}
-for title, reach in {"whole ball": run.epsilon, "near": run.epsilon / 5}.items():
+for title, reach in {
+    "whole ball": run.epsilon,
+    "near": run.epsilon / 5,
+}.items():
     steps = torch.linspace(0, reach, 51, device=run.device)
     panels[title] = (
         steps.cpu().numpy(),
@@ -765,14 +844,22 @@ generator = torch.Generator().manual_seed(0)
 print("   k  sets beyond the bound   cosine of the construction x sqrt(k)")
 for k in subspaces.ORDERS:
     size = 784 // k * k
-    vector = torch.randn(size, generator=generator, dtype=torch.float64).sign()
+    vector = torch.randn(
+        size, generator=generator, dtype=torch.float64
+    ).sign()
     optimal = subspaces.aligned_directions(vector, k, generator)
     violations = 0
     for noise_only in (True, False):
         for _ in range(50):
-            noise = torch.randn(size, k, generator=generator, dtype=torch.float64)
-            basis = torch.linalg.qr(noise if noise_only else optimal.T + 0.1 * noise).Q
-            cosine = (basis.T @ vector).abs().min().item() / vector.norm().item()
+            noise = torch.randn(
+                size, k, generator=generator, dtype=torch.float64
+            )
+            basis = torch.linalg.qr(
+                noise if noise_only else optimal.T + 0.1 * noise
+            ).Q
+            cosine = (
+                basis.T @ vector
+            ).abs().min().item() / vector.norm().item()
             violations += cosine > k**-0.5 + 1e-12
     attained = subspaces.least_cosine(optimal, vector) * k**0.5
     ledger.record(
@@ -804,7 +891,9 @@ for plain in counted:
     ]
     chosen = (hits[0] & hits[1]).nonzero().squeeze(1)[: run.directions_points]
     if len(chosen) == 0:
-        raise ValueError(f"{pair[0]} and {pair[1]} classify no image correctly")
+        raise ValueError(
+            f"{pair[0]} and {pair[1]} classify no image correctly"
+        )
     some = test.take(chosen)
     for eps in (round(run.epsilon * share, 3) for share in (1 / 3, 2 / 3, 1)):
         for name in pair:
@@ -820,13 +909,19 @@ for plain in counted:
             found = evidence.mean(
                 1.0 * ours - theirs,
                 seeds=seeds[:1],
-                fidelity="reduced" if not whole or len(some) < 500 else "substitution",
+                fidelity="reduced"
+                if not whole or len(some) < 500
+                else "substitution",
             )
             ledger.record("EAT-F2", row, found)
 
 # %% tags=["hide-input"] mystnb={"figure": {"name": "eat-directions", "caption": "Adversarial directions: the share of test images that have at least so many orthogonal adversarial directions, at the radius of training, first seed."}, "image": {"alt": "Step plot of the percentage of images over the least number of orthogonal adversarial directions, one line for each model."}}
 figures.survival(
-    {name: found for (name, eps), found in directions.items() if eps == run.epsilon},
+    {
+        name: found
+        for (name, eps), found in directions.items()
+        if eps == run.epsilon
+    },
     xlabel="orthogonal adversarial directions, at least",
     ylabel="test images (%)",
 )
@@ -853,7 +948,8 @@ for name in (a for a in sources if a in STATIC):
         seeds_of[label] = seeds_of[f"{name}_adv"]
         for s in seeds_of[label]:
             jobs[label, s] = defences.with_sources(
-                adversarial_recipe(name), [nets[a, third_seed[s]] for a in static]
+                adversarial_recipe(name),
+                [nets[a, third_seed[s]] for a in static],
             )
 nets |= train_models(jobs)
 ensembles = list(dict.fromkeys(label for label, _ in jobs))
@@ -890,7 +986,9 @@ black = {  # target -> bool [attacks, seeds, test images]
     )
     for name in boxed
 }
-print("error (%)       clean   FGSM   black box: max   mean   worst for each image")
+print(
+    "error (%)       clean   FGSM   black box: max   mean   worst for each image"
+)
 for name in sorted(boxed):
     if name in ensembles:
         errors[name, "FGSM white-box"] = error_under(name, fgsm)
@@ -925,13 +1023,18 @@ figures.dots(
             for name in shown_names
         ],
         "transferred": [
-            list(100 * highest(black[name]).mean(axis=1)) for name in shown_names
+            list(100 * highest(black[name]).mean(axis=1))
+            for name in shown_names
         ],
     },
     {
-        "FGSM": [stated["EAT-T8", f"{name} | FGSM white-box"] for name in shown_names],
+        "FGSM": [
+            stated["EAT-T8", f"{name} | FGSM white-box"]
+            for name in shown_names
+        ],
         "transferred": [
-            stated["EAT-T8", f"{name} | max black-box"] for name in shown_names
+            stated["EAT-T8", f"{name} | max black-box"]
+            for name in shown_names
         ],
     },
     xlabel="error under attack (%), over all test images",
@@ -944,9 +1047,13 @@ figures.dots(
 # is no stronger than the best of them.
 
 # %%
-two_steps, many_steps = attacks.IFGSM(eps=run.epsilon, steps=2), pgd(run.epsilon)
+two_steps, many_steps = (
+    attacks.IFGSM(eps=run.epsilon, steps=2),
+    pgd(run.epsilon),
+)
 everyone = {
-    s: models.Average(*[nets[a, other_seed[s]] for a in holdouts]) for s in seeds[:1]
+    s: models.Average(*[nets[a, other_seed[s]] for a in holdouts])
+    for s in seeds[:1]
 }
 for name in ensembles:
     twin, kind = name.split("-")
@@ -974,11 +1081,15 @@ for name in ensembles:
         ledger.record("EAT-R", f"{name} minus {twin} | ratio, MNIST", found)
         row = "two-step I-FGSM minus R+FGSM"
         one_random = errors[name, "R+FGSM white-box"]
-        record("EAT-X3", row, name, error_under(name, two_steps), one_random, gap)
+        record(
+            "EAT-X3", row, name, error_under(name, two_steps), one_random, gap
+        )
     if kind == "ens3" and complete:
         row = "white-box PGD minus strongest black-box error"
         iterated_errors = error_under(name, many_steps)
-        record("EAT-X3", row, name, iterated_errors, highest(black[name]), gap)
+        record(
+            "EAT-X3", row, name, iterated_errors, highest(black[name]), gap
+        )
         s = seeds[0]
         from_all = [
             ~evaluation.correct(
@@ -1030,11 +1141,15 @@ share = evidence.Measurement(
 )
 row = "batches that need the current model's attack gradient"
 ledger.record("EAT-X6", f"A_adv-ens3 | {row}", share)
-print(f"share of batches that need the current model's gradient: {share.value:.3f}")
+print(
+    f"share of batches that need the current model's gradient: {share.value:.3f}"
+)
 
 first_epoch = {
     name: ~evaluation.correct(
-        stills[f"{name}, epoch {moments[0]}", seeds[0]], test.images, test.labels
+        stills[f"{name}, epoch {moments[0]}", seeds[0]],
+        test.images,
+        test.labels,
     ).numpy()
     for name in films
 }
@@ -1046,7 +1161,9 @@ slower = evidence.difference(
 )
 if watched == "C":
     ledger.record(
-        "EAT-X6", "C_adv-ens minus C_adv | clean error after one epoch", slower
+        "EAT-X6",
+        "C_adv-ens minus C_adv | clean error after one epoch",
+        slower,
     )
 print(
     f"clean error after one epoch, with minus without a static source: {slower.value:+.2f} points"
@@ -1069,7 +1186,9 @@ for name in wet:
             over_seeds(
                 twin,
                 lambda s, n=name, a=src: (
-                    ~evaluation.correct(dropped[n, s], from_source(a)(s), test.labels)
+                    ~evaluation.correct(
+                        dropped[n, s], from_source(a)(s), test.labels
+                    )
                 ),
             )
             for src in sources
@@ -1090,7 +1209,9 @@ trapped = "A" if "A" in sources else sources[-1]
 trap = train_models(
     {
         ("R+FGSM", seeds[0]): standard_recipe(trapped).replace(
-            objective=Adversarial(attack=attacks.RFGSM(eps=run.epsilon, dtype=dtype)),
+            objective=Adversarial(
+                attack=attacks.RFGSM(eps=run.epsilon, dtype=dtype)
+            ),
             epochs=run.epochs_rfgsm,
         )
     }
@@ -1151,7 +1272,9 @@ def rotated(images, degrees):
 
 def with_flips(images, count):
     """Inverted at randomly chosen pixels: x becomes 1 - x."""
-    scores = torch.rand(images.shape, generator=torch.Generator().manual_seed(0))
+    scores = torch.rand(
+        images.shape, generator=torch.Generator().manual_seed(0)
+    )
     picked = scores.flatten(1).topk(count, dim=1).indices
     return (
         images.flatten(1)
@@ -1192,7 +1315,10 @@ def stands(net, images):
     """Which examples withstand 100 steps of I-FGSM; the thresholded model under either surrogate gradient."""
     twins = (straight, smooth) if net is straight else (net,)
     return np.all(
-        [evaluation.evaluate(twin, hundred, images).attacked.numpy() for twin in twins],
+        [
+            evaluation.evaluate(twin, hundred, images).attacked.numpy()
+            for twin in twins
+        ],
         axis=0,
     )
 
@@ -1205,7 +1331,9 @@ x, y = few.images.to(run.device), few.labels.to(run.device)
 greedy = flips.greedy_flips(core_net, x, y, run.epsilon)
 low, high = ((x + shift).clamp(0, 1) for shift in (-run.epsilon, run.epsilon))
 measured = {
-    "binarised CNN | error under white-box I-FGSM, eps 0.3": ~stands(straight, few),
+    "binarised CNN | error under white-box I-FGSM, eps 0.3": ~stands(
+        straight, few
+    ),
     "binarised CNN | error under a greedy search of flips, eps 0.3 (a lower bound)": (
         core_net(greedy).argmax(1) != y
     )
@@ -1217,8 +1345,12 @@ measured["binarised CNN | verified error, eps 0.3 (an upper bound)"] = (
 )
 for label, net in {"binarised CNN": straight, "Madry net": madry}.items():
     measured |= {
-        f"{label} | clean error, rotated by 20 degrees": ~right(net, turned_few),
-        f"{label} | accuracy, rotated by 20 degrees, I-FGSM": stands(net, turned_few),
+        f"{label} | clean error, rotated by 20 degrees": ~right(
+            net, turned_few
+        ),
+        f"{label} | accuracy, rotated by 20 degrees, I-FGSM": stands(
+            net, turned_few
+        ),
         f"{label} | accuracy, rotated, 5 flipped pixels, I-FGSM": stands(
             net, flipped_few
         ),
@@ -1267,7 +1399,9 @@ radii = [
 
 
 def error_rate(name, attack):
-    return evaluation.evaluate(nets[name, seeds[0]], attack, probe).error_rate()
+    return evaluation.evaluate(
+        nets[name, seeds[0]], attack, probe
+    ).error_rate()
 
 
 sweep = {
@@ -1290,7 +1424,9 @@ figures.curves(radii, sweep, xlabel=r"radius $\epsilon$", ylabel="error (%)")
 
 # %%
 strangers = {
-    src: evaluation.crafted(nets[src, other_seed[seeds[0]]], fgsm, test)[: len(probe)]
+    src: evaluation.crafted(nets[src, other_seed[seeds[0]]], fgsm, test)[
+        : len(probe)
+    ]
     for src in sources
 }
 
@@ -1311,7 +1447,10 @@ def diagnose(net, apart_from=()):
     )
 
 
-found = {name: diagnose(nets[name, seeds[0]], [name]) for name in (*names, *ensembles)}
+found = {
+    name: diagnose(nets[name, seeds[0]], [name])
+    for name in (*names, *ensembles)
+}
 print("error (%)        FGSM  R+FGSM     PGD  square   ratio  verdict")
 for name, seen in found.items():
     rates = [
@@ -1358,17 +1497,21 @@ else:
 
 # %%
 for name in sources:
-    assert errors[name, "clean"].mean() < 0.6, f"{name} has not learned its task"
-    fallen = found[name].iterated.error_rate()
-    assert fallen.percent >= found[name].single_step.error_rate().percent - 2, (
-        f"{name}: PGD is weaker than FGSM"
+    assert errors[name, "clean"].mean() < 0.6, (
+        f"{name} has not learned its task"
     )
+    fallen = found[name].iterated.error_rate()
+    assert (
+        fallen.percent >= found[name].single_step.error_rate().percent - 2
+    ), f"{name}: PGD is weaker than FGSM"
     assert run.epsilon < 0.3 or fallen.percent > 90, (
         f"{name} is undefended and yet {fallen} under PGD"
     )
 for name, curve in sweep.items():
     climb = np.diff([found_.percent for found_ in curve["PGD"]])
-    assert (climb >= -2).all(), f"{name}: a larger radius made PGD weaker, {climb}"
+    assert (climb >= -2).all(), (
+        f"{name}: a larger radius made PGD weaker, {climb}"
+    )
 
 # %% [markdown]
 # ## Results
@@ -1457,7 +1600,9 @@ scoreboard.comparison_table(
 
 # %%
 small_step = attacks.RFGSM(eps=run.epsilon, alpha=round(run.epsilon / 6, 4))
-print("R+FGSM error (%)   paper   alpha = eps/2   alpha = eps/6 (0.05 at eps = 0.3)")
+print(
+    "R+FGSM error (%)   paper   alpha = eps/2   alpha = eps/6 (0.05 at eps = 0.3)"
+)
 for name in (n for n in names if "_adv" in n):
     variant = 100 * error_under(name, small_step).mean()
     half = 100 * errors[name, "R+FGSM white-box"].mean()

@@ -2,6 +2,7 @@
 
 import ast
 import hashlib
+import json
 import os
 import re
 import shutil
@@ -525,3 +526,14 @@ def test_a_rendered_chapter_says_which_run_it_shows_and_quotes_the_results(html,
     assert "application/vnd.robustutils" not in text
     assert any("mathjax" in url.lower() for url in Page(html / "book" / f"{chapter}.html").loads), "formulas"
     assert text.count("<figcaption>") == sum(draws(cell) for cell in code_cells(text_of(chapter)))
+
+
+def test_the_readme_states_the_speed_that_was_measured():
+    results = json.loads((ROOT / "benchmarks" / "results" / "attack_speed.json").read_text())["speed"]
+    factors = [row["times_faster"] for row in results["speed_ups"] if "to the end" not in row["name"]]
+    text = " ".join((ROOT / "README.md").read_text().split())
+    stated = re.search(r"PGD runs ([\d.]+) times as fast per step .* is ([\d.]+) times as fast to a", text)
+    assert [float(number) for number in stated.groups()] == factors
+    assert all(
+        row["points_above_strongest_peer"] <= 0 for row in results["speed_ups"] if "5 steps" in row["name"]
+    )

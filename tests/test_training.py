@@ -12,7 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from robustutils import training
+from robustutils import data, evaluation, models, training
+from robustutils.attacks import FGSM
 from robustutils.objectives import Clean, EnsembleAdversarial
 from robustutils.training import TrainingError, fit
 
@@ -337,3 +338,23 @@ def test_warm_up_and_decay_rises_and_falls_in_straight_lines():
     assert [training.warm_up_and_decay(t) for t in (0.0, 0.025, 0.05, 0.525, 1.0)] == pytest.approx(
         [0, 0.5, 1, 0.5, 0]
     )
+
+
+def test_training_in_bfloat16_ends_where_float32_does(digits):
+    test = data.load("digits", "test")
+    errors = {}
+    for dtype in (torch.float32, torch.bfloat16):
+        for seed in range(3):
+            net = models.build("small_cnn", seed=seed)
+            objective = EnsembleAdversarial(eps=0.1)
+            fit(net, digits, objective, epochs=4, batch_size=64, dtype=dtype, seed=seed)
+            for name, images in {
+                "clean": test.images,
+                "FGSM": FGSM(eps=0.1)(net, test.images, test.labels),
+            }.items():
+                hits = evaluation.correct(net, images, test.labels)
+                errors.setdefault((name, dtype), []).append(100 * (~hits).float().mean().item())
+    for name in ("clean", "FGSM"):
+        full, half = (torch.tensor(errors[name, dtype]) for dtype in (torch.float32, torch.bfloat16))
+        spread = max(full.std().item(), half.std().item(), 0.5)
+        assert (full.mean() - half.mean()).abs() < 3 * spread, f"{name}: {full} against {half}"

@@ -46,7 +46,10 @@ def label(record: dict[str, Any], published: bool) -> str:
         meaning = ": shows that everything works; not evidence" if profile == "quick" else ""
         return line("this-run", f"{run}{meaning}. Published numbers stand beside.")
     commit = record["git_commit"][:7] + "+" * record["git_commit"].endswith("+") or "unknown"
-    html = line("published", f"Published edition: profile {profile}, {date}, commit {commit}, {took}.")
+    html = line(
+        "published",
+        f"Published edition: profile {profile}, {date}, commit {commit}; {took}, cached work not counted.",
+    )
     if record["source_hash"] != source_hash(SOURCES / f"{chapter}.py"):
         renew = f"<code>make publish CHAPTER={chapter}</code> renews it."
         html += line("stale", f"Stale: the code has changed since this page was published; {renew}")
