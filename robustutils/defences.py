@@ -165,16 +165,17 @@ def train_all(
 
     On the CPU several jobs train side by side in ``workers`` processes (default: one for each core), each on one
     thread: faster than one after the other on all cores, and the weights do not depend on how many cores there are.
-    A single job has all cores. On a GPU they train one after the other.
+    A single job, or a single worker, is this process with all its cores. On a GPU they train one after the other.
     """
+    workers = workers or os.cpu_count() or 1
     untrained = {
         job: recipe
         for job, recipe in jobs.items()
         if not artifacts.path_of(*_artifact(recipe, dataset, job[1], device)).exists()
     }
-    if torch.device(device).type == "cpu" and untrained and len(jobs) > 1:
+    if torch.device(device).type == "cpu" and untrained and len(jobs) > 1 and workers > 1:
         with ProcessPoolExecutor(
-            min(workers or os.cpu_count() or 1, len(untrained)),
+            min(workers, len(untrained)),
             mp_context=get_context("spawn"),
             initializer=_one_thread,
         ) as pool:

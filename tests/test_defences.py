@@ -283,5 +283,5 @@ def test_train_all_gives_the_same_models_as_one_by_one(few, cache, caplog, monke
 
 def test_train_all_reports_what_stopped_a_worker(few):
     with pytest.raises(ValueError, match=r"batch_size=500: .*between 1 and the 128 examples of digits"):
-        train_all({("clean", seed): TINY.replace(batch_size=500) for seed in (0, 1)}, few, workers=1)
+        train_all({("clean", seed): TINY.replace(batch_size=500) for seed in (0, 1)}, few, workers=2)
     assert not torch.multiprocessing.active_children()
