@@ -93,6 +93,21 @@ def correct(model: nn.Module, images: Tensor, labels: Tensor, *, batch_size: int
     return torch.cat(hits).cpu()
 
 
+def judged(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+    """:func:`correct`, kept in the artifact cache: verdicts on images that were made elsewhere."""
+
+    def build(_: Path) -> dict[str, Tensor]:
+        return {"correct": correct(model, images, labels)}
+
+    config = {
+        "model": model,
+        "images": images,
+        "labels": labels,
+        "device": next(model.parameters()).device.type,
+    }
+    return artifacts.cached("judged", config, (correct,), build)["correct"]
+
+
 def losses(
     model: nn.Module, images: Tensor, labels: Tensor, *, loss: Loss = cross_entropy, batch_size: int = 1000
 ) -> Tensor:

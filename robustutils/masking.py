@@ -105,7 +105,8 @@ class Diagnosis:
         if beaten_by(self.single_step, {"": self.random_step}):
             return (
                 f"suspicious: a random step first raises the error from {fgsm} to {rfgsm}, but nothing that knows "
-                f"less beats the gradient; judge by the iterated attack ({pgd})"
+                f"less beats the gradient, and a loss that is merely far from linear would do the same; judge by the "
+                f"iterated attack ({pgd})"
             )
         return f"not masked: no attack that knows less than the gradient beats it; judge by the iterated attack ({pgd})"
 

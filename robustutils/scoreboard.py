@@ -137,7 +137,8 @@ def glance_table(results: Results) -> Table:
             absent.setdefault(entries[0]["note"], []).append(name)
             continue
         words = " · ".join(f"{count} {LABELS[verdict]}" for verdict, count in reached.items())
-        rows.append((Cell(name), Cell(entries[0]["statement"]), Cell(words)))
+        statements = " ".join(dict.fromkeys(entry["statement"] for entry in entries))
+        rows.append((Cell(name), Cell(statements), Cell(words)))
     for reason, names in absent.items():
         rows.append((Cell(", ".join(names)), Cell(reason), Cell("", "not_run")))
     return Table(

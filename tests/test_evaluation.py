@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from robustutils import evaluation
 from robustutils.attacks import FGSM, PGD, RFGSM
 from robustutils.data import Dataset
-from robustutils.evaluation import Rate, Verdicts, adversarial, correct, crafted, evaluate, losses
+from robustutils.evaluation import Rate, Verdicts, adversarial, correct, crafted, evaluate, judged, losses
 from robustutils.intervals import wilson
 from robustutils.threats import Linf, ThreatError
 
@@ -264,3 +264,16 @@ def test_crafted_examples_are_those_of_adversarial_and_kept(digits_net, digits, 
     assert torch.equal(crafted(digits_net, attack, few), first)
     assert path.stat().st_mtime_ns == before, "it was made again"
     assert not torch.equal(crafted(digits_net, FGSM(eps=0.2), few), first)
+
+
+def test_judged_verdicts_are_those_of_correct_and_kept(digits_net, digits, cache):
+    images, labels = digits.images[:40], digits.labels[:40]
+    expected = correct(digits_net, images, labels)
+    assert torch.equal(judged(digits_net, images, labels), expected)
+    (path,) = cache.glob("judged-*")
+    before = path.stat().st_mtime_ns
+    assert torch.equal(judged(digits_net, images, labels), expected)
+    assert path.stat().st_mtime_ns == before, "it was judged again"
+    wrong = (labels + 1) % 10
+    assert torch.equal(judged(digits_net, images, wrong), correct(digits_net, images, wrong))
+    assert torch.equal(judged(digits_net, 1 - images, labels), correct(digits_net, 1 - images, labels))
