@@ -7,6 +7,7 @@ while an edit of a comment or of an unrelated function costs nothing.
 
 import ast
 import dataclasses
+import functools
 import hashlib
 import inspect
 import json
@@ -139,14 +140,13 @@ def code_hash(*roots: Callable | type) -> str:
         if name in seen:
             continue
         try:
-            tree = bare_tree(inspect.getsource(item))
+            seen[name], nodes = _parsed(item)
         except OSError:  # a class that was typed into a notebook has no source before Python 3.13
             methods = [part for part in vars(item).values() if isinstance(part, FunctionType)]
             seen[name] = repr([_compiled(method.__code__) for method in methods])
             continue
-        seen[name] = ast.dump(tree)
         scope = vars(sys.modules[item.__module__])
-        for node in ast.walk(tree):
+        for node in nodes:
             label, value = _mentioned(node, scope)
             if isinstance(value, (FunctionType, type)) and value.__module__.split(".")[0] == package:
                 stack.append(value)
@@ -158,6 +158,13 @@ def code_hash(*roots: Callable | type) -> str:
         if isinstance(item, type):
             stack += [base for base in item.__mro__[1:] if base.__module__.split(".")[0] == package]
     return hashlib.sha256(json.dumps(sorted(seen.items())).encode()).hexdigest()
+
+
+@functools.cache
+def _parsed(item: Callable | type) -> tuple[str, list[ast.AST]]:
+    """The bare source of ``item`` as text, and its nodes that may mention a global."""
+    tree = bare_tree(inspect.getsource(item))
+    return ast.dump(tree), [node for node in ast.walk(tree) if isinstance(node, (ast.Name, ast.Attribute))]
 
 
 def _compiled(code: CodeType) -> list[Any]:
