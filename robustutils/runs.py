@@ -150,6 +150,7 @@ def start(
         ParameterError: an unknown profile or parameter, or a value that is not allowed.
     """
     memory.keep_freed_blocks()
+    torch.backends.cudnn.allow_tf32 = False  # float32 on a GPU is float32
     profile = OneOf(PROFILES).parse("profile", namespace["profile"])
     declared = ("profile", "device", *parameters)
     for name in injected_names(namespace):

@@ -161,6 +161,12 @@ def test_the_device_is_a_gpu_where_there_is_one(profile, gpu):
     assert runs.find_device(None, profile).type == ("cuda" if gpu else "cpu")
 
 
+def test_float32_convolutions_are_not_rounded_to_tensorfloat(monkeypatch):
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    begin()
+    assert not torch.backends.cudnn.allow_tf32
+
+
 def test_the_paper_profile_wants_a_gpu_at_the_start_unless_the_cpu_is_insisted_on(gpu):
     assert begin(profile="paper").device == torch.device("cpu")
     if gpu:
