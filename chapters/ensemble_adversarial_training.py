@@ -692,9 +692,12 @@ def measure_ratio(name):
     def ratio(chosen):
         return 100 * single[:, chosen].mean(1) / strong[:, chosen].mean(1)
 
-    each = 100 * np.median(single / strong, axis=1).mean()
-    print(f"{name:14} median over the points {each:6.1f}%")
     ratios[name] = ratio(slice(None))
+    median = 100 * np.median(single / strong, axis=1).mean()
+    print(
+        f"{name:14} ratio of the means {ratios[name].mean():5.1f}%,"
+        f" median over the points {median:5.1f}%"
+    )
     boot[name] = np.stack([ratio(chosen) for chosen in resamples])
 
 
@@ -1136,7 +1139,6 @@ for name in ensembles:
     twin, kind = name.split("-")
     measure_ratio(name)
     errors[name, "R+FGSM white-box"] = error_under(name, rfgsm)
-    print(f"{name:14} approximation ratio {ratios[name].mean():5.1f}%")
     if complete:
         found = evidence.difference(
             highest(black[name]),
@@ -1160,9 +1162,8 @@ for name in ensembles:
         ledger.record("EAT-R", f"{name} minus {twin} | ratio, MNIST", found)
         row = "two-step I-FGSM minus R+FGSM"
         one_random = errors[name, "R+FGSM white-box"]
-        record(
-            "EAT-X3", row, name, error_under(name, two_steps), one_random, gap
-        )
+        two_honest = error_under(name, two_steps)
+        record("EAT-X3", row, name, two_honest, one_random, gap)
     if kind == "ens3" and complete:
         iterated_errors = error_under(name, many_steps)
         for row, white_box in {
@@ -1188,6 +1189,12 @@ for name in ensembles:
         )
         row = "ensemble of holdouts minus best single holdout"
         ledger.record("EAT-X4", f"{name} | {row}", found)
+        print(
+            f"{name:14} errors (%): R+FGSM {100 * one_random.mean():.1f},"
+            f" two-step I-FGSM {100 * two_honest.mean():.1f},"
+            f" PGD {100 * iterated_errors.mean():.1f},"
+            f" all holdouts minus the best of them {found.value:+.1f}"
+        )
 
 # %% [markdown]
 # ### What it costs, and what an input dropout does instead
