@@ -1671,7 +1671,20 @@ scoreboard.comparison_table(
 # *Masking, seen from inside.* A random step first adds {glue:text}`EAT-T7-Bstar_adv-RplusFGSM-minus-FGSM`,
 # {glue:text}`EAT-T7-C_adv-RplusFGSM-minus-FGSM` and {glue:text}`EAT-T7-D_adv-RplusFGSM-minus-FGSM`; the single step
 # reaches {glue:text}`EAT-T6-Bstar_adv-ratio`, {glue:text}`EAT-T6-C_adv-ratio` and {glue:text}`EAT-T6-D_adv-ratio` of the
-# loss that is there to be had.
+# loss that is there to be had. Against their standard twins the cosine of single and iterated step changes by
+# {glue:text}`EAT-C-Bstar_adv-minus-Bstar-cosine-MNIST`, {glue:text}`EAT-C-C_adv-minus-C-cosine-MNIST` and
+# {glue:text}`EAT-C-D_adv-minus-D-cosine-MNIST`, the norm of the gradient by
+# {glue:text}`EAT-C-Bstar_adv-minus-Bstar-mean-gradient-norm-MNIST`,
+# {glue:text}`EAT-C-C_adv-minus-C-mean-gradient-norm-MNIST` and {glue:text}`EAT-C-D_adv-minus-D-mean-gradient-norm-MNIST`.
+#
+# *Transfer.* The transferred error on standard targets changes by
+# {glue:text}`EAT-X1-mean-transferred-FGSM-error-adversarially-trained-minus-standard-sources` when the source is an
+# adversarially trained model, and over all targets by {glue:text}`EAT-X2-mean-transferred-error-RplusFGSM-minus-FGSM`
+# when a random step comes first.
+#
+# *Static sources.* After one epoch the clean error of C is higher with a static source by
+# {glue:text}`EAT-X6-C_adv-ens-minus-C_adv-clean-error-after-one-epoch`. The strongest of the twelve black boxes changes
+# by {glue:text}`EAT-T8-C_adv-ens3-minus-C_adv-max-black-box` on C with three static sources.
 # ```
 
 # %% [markdown]
@@ -1799,13 +1812,22 @@ glue("at-a-glance", scoreboard.glance_table(quotable), display=False)
 quoted = scoreboard.glue_values(quotable)
 for key in ("profile", "glance"):
     glue(key, quoted[key], display=False)
-for name in ("Bstar_adv", "C_adv", "D_adv"):
+for name in ("Bstar", "C", "D"):
     for row in (
-        f"EAT-T6-{name}-ratio",
-        f"EAT-T7-{name}-FGSM-white-box",
-        f"EAT-T7-{name}-RplusFGSM-minus-FGSM",
-        f"EAT-T7-{name}-masking-gap-sources-Bstar-C-D",
-        f"EAT-T7-{name}-masking-gap-sources-Bstar-C-D-paper",
+        f"EAT-T6-{name}_adv-ratio",
+        f"EAT-T7-{name}_adv-FGSM-white-box",
+        f"EAT-T7-{name}_adv-RplusFGSM-minus-FGSM",
+        f"EAT-T7-{name}_adv-masking-gap-sources-Bstar-C-D",
+        f"EAT-T7-{name}_adv-masking-gap-sources-Bstar-C-D-paper",
+        f"EAT-C-{name}_adv-minus-{name}-cosine-MNIST",
+        f"EAT-C-{name}_adv-minus-{name}-mean-gradient-norm-MNIST",
     ):
         glue(row, quoted[row], display=False)
+for row in (
+    "EAT-X1-mean-transferred-FGSM-error-adversarially-trained-minus-standard-sources",
+    "EAT-X2-mean-transferred-error-RplusFGSM-minus-FGSM",
+    "EAT-X6-C_adv-ens-minus-C_adv-clean-error-after-one-epoch",
+    "EAT-T8-C_adv-ens3-minus-C_adv-max-black-box",
+):
+    glue(row, quoted[row], display=False)
 display({"application/vnd.robustutils.results+json": results}, raw=True)
