@@ -246,9 +246,9 @@ def speed(options: argparse.Namespace) -> dict[str, Any]:
     main_rows = compare(rows, options, options.images)
 
     rows = [
-        Row(f"{name} {layout}{', memory kept' if keep else ''}", name, layout, keep)
+        Row(f"{name} {layout}, memory kept", name, layout, keep_memory=True)
         for name in peers
-        for layout, keep in (("nchw", True), ("channels_last", True))
+        for layout in LAYOUTS
     ]
     for dtype in (torch.float32, torch.bfloat16):
         for layout in LAYOUTS:
