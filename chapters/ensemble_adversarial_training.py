@@ -693,7 +693,9 @@ def measure_ratio(name):
         return 100 * single[:, chosen].mean(1) / strong[:, chosen].mean(1)
 
     ratios[name] = ratio(slice(None))
-    median = 100 * np.median(single / strong, axis=1).mean()
+    unmoved = strong == 0  # no attack raises a loss that rounds to zero
+    each = np.where(unmoved, 1.0, single / np.where(unmoved, 1.0, strong))
+    median = 100 * np.median(each, axis=1).mean()
     print(
         f"{name:14} ratio of the means {ratios[name].mean():5.1f}%,"
         f" median over the points {median:5.1f}%"
@@ -1682,9 +1684,10 @@ scoreboard.comparison_table(
 # adversarially trained model, and over all targets by {glue:text}`EAT-X2-mean-transferred-error-RplusFGSM-minus-FGSM`
 # when a random step comes first.
 #
-# *Static sources.* After one epoch the clean error of C is higher with a static source by
-# {glue:text}`EAT-X6-C_adv-ens-minus-C_adv-clean-error-after-one-epoch`. The strongest of the twelve black boxes changes
-# by {glue:text}`EAT-T8-C_adv-ens3-minus-C_adv-max-black-box` on C with three static sources.
+# *Static sources.* A static source changes the clean error of C after one epoch by
+# {glue:text}`EAT-X6-C_adv-ens-minus-C_adv-clean-error-after-one-epoch`: if it slows training down, one epoch is too long
+# to show it. A single static source of the model's own architecture does not end the masking of C_adv: the diagnosis above
+# finds it in C_adv-ens as well.
 # ```
 
 # %% [markdown]
@@ -1827,7 +1830,6 @@ for row in (
     "EAT-X1-mean-transferred-FGSM-error-adversarially-trained-minus-standard-sources",
     "EAT-X2-mean-transferred-error-RplusFGSM-minus-FGSM",
     "EAT-X6-C_adv-ens-minus-C_adv-clean-error-after-one-epoch",
-    "EAT-T8-C_adv-ens3-minus-C_adv-max-black-box",
 ):
     glue(row, quoted[row], display=False)
 display({"application/vnd.robustutils.results+json": results}, raw=True)
