@@ -121,6 +121,18 @@ def losses(
     return torch.cat(values).cpu()
 
 
+def loss_gradients(model: nn.Module, images: Tensor, labels: Tensor, *, batch_size: int = 500) -> Tensor:
+    """Gradient of the cross-entropy with respect to each image, in evaluation mode: [N, C, H, W] on the CPU."""
+    device = next(model.parameters()).device
+    gradients = []
+    with evaluation_mode(model), torch.enable_grad():
+        for x, y in zip(images.split(batch_size), labels.split(batch_size), strict=True):
+            leaf = x.to(device).requires_grad_(True)
+            total = cross_entropy(model(leaf), y.to(device)).sum()
+            gradients.append(torch.autograd.grad(total, leaf)[0].cpu())
+    return torch.cat(gradients)
+
+
 def adversarial(
     model: nn.Module, attack: Attack, dataset: Dataset, *, batch_size: int = 500, seed: int = 0
 ) -> Tensor:

@@ -160,7 +160,8 @@ def curves(
         axis.set_xlabel(xlabel)
         axis.set_ylim(-2, 102)
     axes[0, 0].set_ylabel(ylabel)
-    axes[0, -1].legend(frameon=False)
+    named = {line.get_label(): line for axis in axes[0] for line in axis.lines}
+    figure.legend(named.values(), named.keys(), loc="outside upper center", ncols=len(named), frameon=False)
     plt.close(figure)  # shown once, as the value of its cell
     return figure
 

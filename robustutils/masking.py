@@ -12,10 +12,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from robustutils.attacks import FGSM, IFGSM, PGD, RFGSM, Square, evaluation_mode
+from robustutils.attacks import FGSM, IFGSM, PGD, RFGSM
 from robustutils.data import Dataset
-from robustutils.evaluation import Verdicts, adversarial, correct, evaluate, losses
+from robustutils.evaluation import Verdicts, adversarial, correct, evaluate, loss_gradients, losses
 from robustutils.intervals import paired_difference
+from robustutils.square import Square
 from robustutils.threats import Linf
 
 
@@ -42,19 +43,6 @@ def approximation_ratio(single: Tensor, strong: Tensor) -> float:
 def perturbation_cosines(one: Tensor, other: Tensor, x: Tensor) -> Tensor:
     """Cosine between two perturbations of each image: [N]; 0 where one of them is zero (EAT, section 4.1)."""
     return F.cosine_similarity((one - x).flatten(1), (other - x).flatten(1), eps=1e-12)
-
-
-def gradient_norms(model: nn.Module, dataset: Dataset, *, batch_size: int = 500) -> Tensor:
-    """l2 norm of the gradient of the cross-entropy with respect to each image, in evaluation mode: [N] on the CPU."""
-    device = next(model.parameters()).device
-    norms = []
-    with evaluation_mode(model):
-        for x, y in zip(dataset.images.split(batch_size), dataset.labels.split(batch_size), strict=True):
-            leaf = x.to(device).requires_grad_(True)
-            loss = F.cross_entropy(model(leaf), y.to(device), reduction="sum")
-            (gradient,) = torch.autograd.grad(loss, leaf)
-            norms.append(gradient.flatten(1).norm(dim=1).cpu())
-    return torch.cat(norms)
 
 
 @dataclass(frozen=True, eq=False)
@@ -168,5 +156,5 @@ def diagnose(
         )
         .mean()
         .item(),
-        gradient_norm=gradient_norms(model, dataset).mean().item(),
+        gradient_norm=loss_gradients(model, x, dataset.labels).flatten(1).norm(dim=1).mean().item(),
     )

@@ -208,6 +208,32 @@ def comparison_table(
     return Table(f"Paper and measurement: {', '.join(ids)}", header, tuple(rows))
 
 
+def grid_table(
+    results: Results, label: str, lines: Mapping[str, tuple[str, str]], columns: Sequence[str]
+) -> Table:
+    """Measured values as a grid, the paper's in brackets: a line for each kind of row, a column for each subject.
+
+    `lines` maps what a line shows to its claim id and its row's name, with ``{0}`` where the column stands. A row
+    that the chapter does not have leaves its cell empty.
+
+    Raises: ValueError for a line without any row.
+    """
+    known = {(entry["id"], entry["row"]): entry for entry in results["claims"]}
+    rows = []
+    for title, (id, pattern) in lines.items():
+        entries = [known.get((id, pattern.format(column))) for column in columns]
+        if not any(entries):
+            raise ValueError(f"{results['chapter']} has no row {id} {pattern!r} for any of {list(columns)}")
+        rows.append((Cell(title), *(Cell() if entry is None else _compared(entry) for entry in entries)))
+    return Table(label, (label, *columns), tuple(rows))
+
+
+def _compared(entry: Mapping[str, Any]) -> Cell:
+    paper = _value(entry, "paper_value")
+    values = [_value(entry), f"({paper})" if paper else ""]
+    return Cell(" ".join(filter(None, values)), entry["verdict"])
+
+
 def _by_id(results: Results) -> dict[str, list[dict[str, Any]]]:
     groups: dict[str, list[dict[str, Any]]] = {}
     for entry in results["claims"]:

@@ -6,11 +6,11 @@ lemmas 6 and 7, section 4.3 and appendix E).
 """
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from robustutils.attacks import evaluation_mode
 from robustutils.data import Dataset
+from robustutils.evaluation import loss_gradients
 
 ORDERS = (4, 16, 36, 64, 100)
 
@@ -96,12 +96,11 @@ def count_adversarial_directions(
     device = next(model.parameters()).device
     generator = torch.Generator().manual_seed(seed)
     counts = torch.zeros(len(dataset), dtype=torch.int64)
+    gradients = loss_gradients(model, dataset.images, dataset.labels)
     with evaluation_mode(model):
-        for i, (x, y) in enumerate(zip(dataset.images, dataset.labels, strict=True)):
-            leaf = x[None].to(device).requires_grad_(True)
-            (gradient,) = torch.autograd.grad(F.cross_entropy(model(leaf), y[None].to(device)), leaf)
-            sets = [gradient.sign().reshape(1, -1).double().cpu()]
-            sets += [aligned_directions(gradient.cpu(), order, generator) for order in orders]
+        for i, (x, y, gradient) in enumerate(zip(dataset.images, dataset.labels, gradients, strict=True)):
+            sets = [gradient.sign().reshape(1, -1).double()]
+            sets += [aligned_directions(gradient, order, generator) for order in orders]
             steps = eps * torch.cat(sets).float().view(-1, *x.shape)
             with torch.no_grad():
                 fooled = model((x + steps).clamp(0, 1).to(device)).argmax(1).cpu() != y

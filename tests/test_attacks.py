@@ -17,7 +17,6 @@ from robustutils.attacks import (
     RFGSM,
     Adam,
     Hinge,
-    Square,
     StepLL,
     Transfer,
     WorstOf,
@@ -732,44 +731,3 @@ def test_hyperparameters_are_keywords_and_frozen():
 def test_the_hinge_is_the_margin_up_to_its_confidence():
     logits, y = torch.tensor([[1.0, 4.0], [90.0, 0.0], [0.0, 90.0]]), torch.tensor([0, 0, 0])
     assert Hinge(50)(logits, y).tolist() == [3, -90, 50]
-
-
-# ---- square attack ----
-
-
-def first_column(threshold: float = 0.75) -> Function:
-    """Class 1 where the mean of the first column exceeds a threshold, with a gradient of zero everywhere."""
-    return Function(lambda pixels: pixels[:, [0, 3]].mean(1).detach() - threshold + 0 * pixels.sum(1))
-
-
-def test_square_needs_no_gradient_and_stays_in_the_ball():
-    x, y = torch.full((64, 1, 2, 3), 0.5), torch.zeros(64, dtype=torch.int64)
-    assert torch.equal(FGSM(eps=0.3)(first_column(), x, y), x)
-    x_adv = Square(eps=0.3, queries=60)(first_column(), x, y)
-    threats.check(Linf(eps=0.3), x, x_adv)
-    assert fooled(first_column(), x_adv, y).all()
-    for grey in (0.0, 0.1, 1.0):
-        edge = torch.full_like(x, grey)
-        threats.check(Linf(eps=0.3), edge, Square(eps=0.3, queries=5)(first_column(), edge, y))
-
-
-def test_square_repeats_itself_and_does_better_with_more_queries():
-    net, x, y = first_column(), torch.full((256, 1, 2, 3), 0.5), torch.zeros(256, dtype=torch.int64)
-    assert torch.equal(Square(eps=0.3, queries=5)(net, x, y), Square(eps=0.3, queries=5)(net, x, y))
-    few, many = (int(fooled(net, Square(eps=0.3, queries=q)(net, x, y), y).sum()) for q in (1, 20))
-    assert few < many
-
-
-def test_square_asks_no_more_about_an_image_that_is_fooled():
-    asked = []
-    net = Function(lambda x: asked.append(len(x)) or first_column().score(x))
-    x, y = torch.full((64, 1, 2, 3), 0.5), torch.zeros(64, dtype=torch.int64)
-    Square(eps=0.3, queries=50)(net, x, y)
-    assert asked[1:] == sorted(asked[1:], reverse=True)  # the first question is the check of the inputs
-    assert asked[-1] < 64
-
-
-@pytest.mark.parametrize(("changes", "text"), [({"queries": 0}, "queries=0"), ({"p": 0.0}, "p=0.0")])
-def test_square_refuses(changes, text):
-    with pytest.raises(ValueError, match=text):
-        Square(eps=0.3, **changes)

@@ -87,6 +87,17 @@ def test_correct_and_losses_are_those_of_one_forward_pass(tiny_data, tiny_net, b
     assert net.training, "the model gets its mode back"
 
 
+@pytest.mark.parametrize("batch_size", [1, 7, 1000])
+def test_loss_gradients_of_a_linear_model_are_known_in_closed_form(tiny_data, batch_size):
+    classes, pixels = len(tiny_data.classes), tiny_data.images[0].numel()
+    net = nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(pixels, classes)).train()
+    with torch.no_grad():
+        found = evaluation.loss_gradients(net, tiny_data.images, tiny_data.labels, batch_size=batch_size)
+        surplus = net.eval()(tiny_data.images).softmax(1) - nn.functional.one_hot(tiny_data.labels, classes)
+        expected = (surplus @ net[2].weight).view_as(tiny_data.images)
+    torch.testing.assert_close(found, expected)
+
+
 def test_evaluation_judges_clean_and_attacked_images_and_both_losses(digits, digits_net):
     data = digits.first(60)
     found = evaluate(digits_net, FGSM(eps=0.2), data)

@@ -154,7 +154,10 @@ def test_curves_show_every_rate_with_its_interval():
     assert [axis.get_title() for axis in figure.axes] == ["C", "C_adv"]
     assert [axis.get_xlabel() for axis in figure.axes] == ["radius", "radius"]
     assert left.get_ylabel() == "error (%)"
-    assert right.get_legend() is not None
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == list(
+        dict.fromkeys(line.get_label() for axis in (left, right) for line in axis.lines)
+    )
 
 
 def test_curves_take_any_rate_with_a_percentage_and_an_interval():

@@ -75,16 +75,6 @@ def test_perturbation_cosines():
     assert masking.perturbation_cosines(one, other, x).tolist() == pytest.approx([1, 0, -1, 0])
 
 
-def test_gradient_norms_against_the_closed_form(points):
-    model = Linear()
-    margin = 2 * 20 * 0.2
-    expected = (
-        2 * 20 / 6 / (1 + torch.tensor(margin).exp())
-    )  # |dL/dz| |dz/dx|: sigmoid(-margin) * 2w / sqrt(36)
-    found = masking.gradient_norms(model, points, batch_size=7)
-    torch.testing.assert_close(found, expected.expand(N))
-
-
 def diagnosis(
     model: nn.Module, points: Dataset, eps: float = 0.15, **transferred: Tensor
 ) -> masking.Diagnosis:

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from robustutils import threats
-from robustutils.attacks import FGSM, IFGSM, PGD, Attack, Square, StepLL
+from robustutils.attacks import FGSM, IFGSM, PGD, Attack, StepLL
 from robustutils.data import Dataset
+from robustutils.square import Square
 from robustutils.threats import L2, Linf
 
 with warnings.catch_warnings():

@@ -13,6 +13,7 @@ from robustutils.scoreboard import (
     format_value,
     glue_key,
     glue_values,
+    grid_table,
     interval_text,
     readme_table,
     replace_between_markers,
@@ -123,6 +124,18 @@ def test_the_comparison_table_does_with_one_run(tmp_path):
 def test_the_comparison_table_refuses_what_it_cannot_show(tmp_path, runs, ids, expected):
     with pytest.raises(ValueError, match=expected):
         comparison_table(_results(tmp_path) if runs else None, None, ids)
+
+
+def test_the_grid_has_a_line_for_each_kind_of_row_and_a_column_for_each_subject(tmp_path):
+    lines = {"single step": ("EAT-T7", "{0} | FGSM"), "random step": ("EAT-T7", "{0} | R+FGSM")}
+    table = grid_table(_results(tmp_path), "attack", lines, ["B", "B*", "C"])
+    assert table.header == ("attack", "B", "B*", "C")
+    assert [[str(cell) for cell in row] for row in table.rows] == [
+        ["single step", "42.0 % (40.0 %) (reproduced)", "(50.0 %) (not run)", ""],
+        ["random step", "30.00 % (17.25 %) (not reproduced)", "(20.0 %) (not run)", ""],
+    ]
+    with pytest.raises(ValueError, match=r"eat has no row EAT-T9 '\{0\} \| FGSM' for any of \['B'\]"):
+        grid_table(_results(tmp_path), "attack", {"x": ("EAT-T9", "{0} | FGSM")}, ["B"])
 
 
 def test_html_escapes_scrolls_and_names_every_verdict(tmp_path):
