@@ -1686,7 +1686,7 @@ scoreboard.comparison_table(
 #
 # *Static sources.* The last lines are the error under the strongest of the twelve transferred attacks, what static
 # sources change in it, what three of them change in the approximation ratio, and how many more errors the white-box PGD
-# makes even then: static sources help against a black box and not against an adversary who knows the model. One source changes the clean error of C after one epoch by
+# makes even then. One source changes the clean error of C after one epoch by
 # {glue:text}`EAT-X6-C_adv-ens-minus-C_adv-clean-error-after-one-epoch`: if it slows training down, one epoch is too long
 # to show it. A single static source of the model's own architecture does not end the masking of C_adv: the diagnosis above
 # finds it in C_adv-ens as well.
