@@ -143,7 +143,7 @@ run = runs.start(
         "seed": (0, 0, 0, runs.Between(0, 10**6)),
         "n_seeds": (1, 3, 3, runs.Between(1, 20)),
         "n_seeds_large": (1, 1, 3, runs.Between(1, 20)),
-        "input_dropout": ("D", "C,D", "A,C,D", runs.SomeOf(("A", "C", "D"))),
+        "input_dropout": ("D", "A,C,D", "A,C,D", runs.SomeOf(("A", "C", "D"))),
         "directions_points": (10, 500, 500, runs.Between(2, 10000)),
         "pixel_points": (50, 1000, 10000, runs.Between(2, 10000)),
         "queries": (20, 300, 5000, runs.Between(1, 10**6)),
