@@ -267,14 +267,28 @@ def test_a_published_page_carries_its_results_and_quotes_them_rightly(chapter):
     assert pipeline.stored_results(page) == results
     values = scoreboard.glue_values(results)
     quoted = glued(page)
-    assert quoted.keys() - values.keys() == {"at-a-glance"}, "whatever else is quoted comes from the results"
+    tables = {name: kinds["text/html"] for name, kinds in quoted.items() if "text/html" in kinds}
+    assert quoted.keys() - values.keys() == tables.keys(), "whatever else is quoted comes from the results"
     wrong = {
         name: (quoted[name]["text/plain"], values[name])
         for name in quoted.keys() & values.keys()
         if ast.literal_eval(quoted[name]["text/plain"]) != values[name]
     }
     assert wrong == {}
-    assert quoted["at-a-glance"]["text/html"] == scoreboard.glance_table(results)._repr_html_()
+    assert tables.pop("at-a-glance") == scoreboard.glance_table(results)._repr_html_()
+    compared = {
+        cell
+        for entry in results["claims"]
+        for cell in data_cells(
+            scoreboard.grid_table(results, "", {"": (entry["id"], entry["row"])}, [""])._repr_html_()
+        )
+    }
+    for name, html in tables.items():
+        assert set(data_cells(html)) <= compared | {""}, f"the table {name!r} shows what the results do not"
+
+
+def data_cells(html: str) -> list[str]:
+    return re.findall(r"<td>(.*?)</td>", html)
 
 
 def test_scoreboard_front_page_and_readme_agree_with_the_published_results():
