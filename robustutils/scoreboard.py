@@ -214,7 +214,7 @@ def grid_table(
     """Measured values as a grid, the paper's in brackets: a line for each kind of row, a column for each subject.
 
     `lines` maps what a line shows to its claim id and its row's name, with ``{0}`` where the column stands. A row
-    that the chapter does not have leaves its cell empty.
+    that the chapter does not have leaves its cell empty. The unit stands behind what the line shows.
 
     Raises: ValueError for a line without any row.
     """
@@ -224,14 +224,17 @@ def grid_table(
         entries = [known.get((id, pattern.format(column))) for column in columns]
         if not any(entries):
             raise ValueError(f"{results['chapter']} has no row {id} {pattern!r} for any of {list(columns)}")
-        rows.append((Cell(title), *(Cell() if entry is None else _compared(entry) for entry in entries)))
+        units = {entry["unit"] for entry in entries if entry} - {""}
+        cells = (Cell() if entry is None else _compared(entry) for entry in entries)
+        rows.append((Cell(" ".join([title, *(f"({unit})" for unit in units)])), *cells))
     return Table(label, (label, *columns), tuple(rows))
 
 
 def _compared(entry: Mapping[str, Any]) -> Cell:
-    paper = _value(entry, "paper_value")
-    values = [_value(entry), f"({paper})" if paper else ""]
-    return Cell(" ".join(filter(None, values)), entry["verdict"])
+    paper, here = (
+        _value(entry, key).removesuffix(entry["unit"]).strip() for key in ("paper_value", "measured")
+    )
+    return Cell(" ".join(filter(None, [here, f"({paper})" if paper else ""])), entry["verdict"])
 
 
 def _by_id(results: Results) -> dict[str, list[dict[str, Any]]]:

@@ -131,8 +131,8 @@ def test_the_grid_has_a_line_for_each_kind_of_row_and_a_column_for_each_subject(
     table = grid_table(_results(tmp_path), "attack", lines, ["B", "B*", "C"])
     assert table.header == ("attack", "B", "B*", "C")
     assert [[str(cell) for cell in row] for row in table.rows] == [
-        ["single step", "42.0 % (40.0 %) (reproduced)", "(50.0 %) (not run)", ""],
-        ["random step", "30.00 % (17.25 %) (not reproduced)", "(20.0 %) (not run)", ""],
+        ["single step (%)", "42.0 (40.0) (reproduced)", "(50.0) (not run)", ""],
+        ["random step (%)", "30.00 (17.25) (not reproduced)", "(20.0) (not run)", ""],
     ]
     with pytest.raises(ValueError, match=r"eat has no row EAT-T9 '\{0\} \| FGSM' for any of \['B'\]"):
         grid_table(_results(tmp_path), "attack", {"x": ("EAT-T9", "{0} | FGSM")}, ["B"])
