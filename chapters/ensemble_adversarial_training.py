@@ -816,8 +816,8 @@ for name in names:
 # and that of another model's, with a few signs flipped so that the two are orthogonal. If the model's own gradient is a
 # local artefact, its loss grows fast along it for a short while, and then less than along the other. The first number
 # counts this at the full radius: the share of test images where the other model's step raises the loss more than the
-# model's own, minus the share where it is the other way round. The second is stricter: the loss is higher a fifth of the
-# way along the model's own gradient than at its end, and highest at the end of the other's step.
+# model's own, minus the share where it is the other way round. The second counts the correctly
+# classified images where, besides, the loss at the end of the model's own step is lower than a fifth of the way there.
 
 # %% tags=["hide-input"]
 bent = "A" if "A" in targets else standard
@@ -911,7 +911,7 @@ print(
     f"drawn: test image {steepest}, cosine of the two directions {cosine:.3f}"
 )
 
-# %% tags=["hide-input"] mystnb={"figure": {"name": "eat-surface", "caption": "The loss of an adversarially trained model around one test image, classified correctly. Of those counted above it is the one whose loss is highest a fifth of the way along the model's own gradient. Horizontal along its own gradient sign, vertical along the other model's, made orthogonal to it. Left the whole radius, right its inner fifth."}, "image": {"alt": "Two filled contour plots of the loss, with the image at the lower left corner and each with its own colour scale: left the whole ball, right its inner fifth."}}
+# %% tags=["hide-input"] mystnb={"figure": {"name": "eat-surface", "caption": "The loss of an adversarially trained model around one test image, classified correctly. Of those counted above it is the one whose loss is highest a fifth of the way along the model's own gradient (the first image where there is none). Horizontal along its own gradient sign, vertical along the other model's, made orthogonal to it. Left the whole radius, right its inner fifth."}, "image": {"alt": "Two filled contour plots of the loss, with the image at the lower left corner and each with its own colour scale: left the whole ball, right its inner fifth."}}
 figures.contours(
     panels,
     xlabel="along its own gradient",
