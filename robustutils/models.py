@@ -168,6 +168,96 @@ def madry_mnist(classes: int = 10) -> nn.Module:
     return model
 
 
+def kolter_wong_small(classes: int = 10) -> nn.Module:
+    """The small MNIST network of Wong & Kolter (2018), 166,406 parameters (BS, Table 4). 28x28 grey images."""
+    return nn.Sequential(
+        nn.Conv2d(1, 16, 4, stride=2, padding=1),
+        nn.ReLU(),
+        nn.Conv2d(16, 32, 4, stride=2, padding=1),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(32 * 7 * 7, 100),
+        nn.ReLU(),
+        nn.Linear(100, classes),
+    )
+
+
+def wrm_mnist(classes: int = 10) -> nn.Module:
+    """The ELU network of Sinha et al. (2018), Glorot-uniform (BS, Table 5). 28x28 grey images.
+
+    Its first layer, 8x8 with stride 2, is written as 4x4 with stride 1 on blocks of 2x2 pixels: the same sums, and
+    an input gradient that :class:`robustutils.input_gradients.FastInputGradients` knows.
+    """
+    model = glorot(
+        nn.Sequential(
+            nn.ZeroPad2d(3),
+            nn.PixelUnshuffle(2),
+            nn.Conv2d(4, 64, 4),
+            nn.ELU(),
+            nn.Conv2d(64, 128, 6, stride=2),
+            nn.ELU(),
+            nn.Conv2d(128, 128, 5),
+            nn.ELU(),
+            nn.Flatten(),
+            nn.Linear(128, classes),
+        )
+    )
+    bound = math.sqrt(6 / (8 * 8 * (1 + 64)))  # Glorot's, of the 8x8 layer
+    nn.init.uniform_(model[2].weight, -bound, bound)  # type: ignore[arg-type]
+    return model
+
+
+class Standardise(nn.Module):
+    """Each image to mean 0 and standard deviation 1, the latter at least 1 / sqrt(its numbers) (Madry et al. 2018)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        centred = x - x.mean((1, 2, 3), keepdim=True)
+        scale = centred.square().mean((1, 2, 3), keepdim=True).sqrt()
+        return centred / scale.clamp_min(1 / math.sqrt(x[0].numel()))
+
+
+class PreActBlock(nn.Module):
+    """A pre-activation residual block of two 3x3 convolutions (He et al. 2016)."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+        super().__init__()
+        self.first = nn.Sequential(nn.BatchNorm2d(inputs), nn.ReLU())
+        self.rest = nn.Sequential(
+            nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1, bias=False),
+            nn.BatchNorm2d(outputs),
+            nn.ReLU(),
+            nn.Conv2d(outputs, outputs, 3, padding=1, bias=False),
+        )
+        self.shortcut = (
+            nn.Identity()
+            if (inputs, stride) == (outputs, 1)
+            else nn.Conv2d(inputs, outputs, 1, stride=stride, bias=False)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        active = self.first(x)
+        return self.rest(active) + (x if isinstance(self.shortcut, nn.Identity) else self.shortcut(active))
+
+
+def preact_resnet18(classes: int = 10) -> nn.Module:
+    """PreActResNet-18 behind a standardisation of each image; 512 features. 32x32 colour images.
+
+    It stands in for the ten times more expensive WRN-32-10 of Madry et al. (BS, Figures 3, 6-9).
+    """
+    plan = [(64, 64, 1), (64, 64, 1), (64, 128, 2), (128, 128, 1)]
+    plan += [(128, 256, 2), (256, 256, 1), (256, 512, 2), (512, 512, 1)]
+    return nn.Sequential(
+        Standardise(),
+        nn.Conv2d(3, 64, 3, padding=1, bias=False),
+        *(PreActBlock(*sizes) for sizes in plan),
+        nn.BatchNorm2d(512),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(512, classes),
+    )
+
+
 def small_cnn(classes: int = 10) -> nn.Module:
     """A small network for demonstrations: two convolutions of 16 and 32, then 64 units. 28x28 grey images."""
     return glorot(
@@ -193,8 +283,11 @@ ARCHITECTURES: dict[str, Callable[[int], nn.Module]] = {
     "eat_c_input_dropout": eat_c_input_dropout,
     "eat_d": eat_d,
     "eat_d_input_dropout": eat_d_input_dropout,
+    "kolter_wong_small": kolter_wong_small,
     "madry_mnist": madry_mnist,
+    "preact_resnet18": preact_resnet18,
     "small_cnn": small_cnn,
+    "wrm_mnist": wrm_mnist,
 }
 
 

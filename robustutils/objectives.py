@@ -4,8 +4,10 @@
 loss is a scalar. An objective leaves the model in the mode it found it in.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Protocol
 
 import torch
@@ -13,6 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from robustutils.attacks import PGD, cross_entropy
+from robustutils.bounds import Margins
+from robustutils.input_gradients import FastInputGradients
 from robustutils.threats import Linf
 
 
@@ -118,3 +122,98 @@ def single_step(source: nn.Module, x: Tensor, eps: float) -> Tensor:
     loss = F.cross_entropy(logits, logits.argmax(1), reduction="sum")
     (gradient,) = torch.autograd.grad(loss, x)
     return (x + eps * gradient.sign()).clamp(0, 1).detach()
+
+
+@dataclass(frozen=True)
+class Stages:
+    """One objective after the other: ``stages`` holds (end, objective) with rising ends, the last one 1.
+
+    Each objective sees its own progress from 0 to 1 over its stage.
+    """
+
+    stages: tuple[tuple[float, Objective], ...]
+
+    def __post_init__(self) -> None:
+        ends = [0.0, *(end for end, _ in self.stages)]
+        if ends[-1] != 1 or any(later <= earlier for earlier, later in pairwise(ends)):
+            raise ValueError(f"stages end at {ends[1:]}: the ends must rise from above 0 to 1")
+
+    def __call__(self, model: nn.Module, x: Tensor, y: Tensor, progress: float) -> Tensor:
+        start = 0.0
+        for end, objective in self.stages:
+            if progress < end or end == 1:
+                return objective(model, x, y, (progress - start) / (end - start))
+            start = end
+        raise AssertionError("the last stage ends at 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wasserstein:
+    """Distributionally robust training, WRM (Sinha et al. 2018): E[L(h(x*), y)] with x* from :func:`wasserstein_ascent`.
+
+    The labels are smoothed: a share ``smoothing`` goes to the wrong classes in equal parts (BS, section 4.3, Table 5).
+    """
+
+    c: float = 1.3
+    steps: int = 15
+    smoothing: float = 0.1
+    dtype: torch.dtype = torch.float32
+
+    def __post_init__(self) -> None:
+        if not (self.c > 0 and self.steps >= 0 and 0 <= self.smoothing < 1):
+            raise ValueError(
+                f"c={self.c}, steps={self.steps}, smoothing={self.smoothing}: "
+                "c must be positive, steps not negative, smoothing in [0, 1)"
+            )
+
+    def __call__(self, model: nn.Module, x: Tensor, y: Tensor, progress: float) -> Tensor:
+        with torch.no_grad():
+            classes = model(x[:1]).shape[1]
+        targets = torch.full((len(y), classes), self.smoothing / (classes - 1), device=x.device)
+        targets.scatter_(1, y[:, None], 1 - self.smoothing)
+        x_star = wasserstein_ascent(model, x, targets, c=self.c, steps=self.steps, dtype=self.dtype)
+        return F.cross_entropy(model(x_star), targets)
+
+
+def wasserstein_ascent(
+    model: nn.Module, x: Tensor, targets: Tensor, *, c: float, steps: int, dtype: torch.dtype = torch.float32
+) -> Tensor:
+    """The inner maximisation of WRM: climb c L(h(x'), t) - ||x' - x||^2 / 2 from x + c grad L; like ``x``.
+
+    ``targets`` are probabilities [N, K]; c = 1 / (2 gamma). The steps have size 1 / sqrt(t + 2); pixels are not clipped
+    to [0, 1], as in the authors' code.
+    """
+
+    def gradient(x_star: Tensor) -> Tensor:
+        leaf = x_star.detach().requires_grad_(True)
+        loss = F.cross_entropy(model(leaf).float(), targets, reduction="sum")
+        return c * torch.autograd.grad(loss, leaf)[0]
+
+    autocast = torch.autocast(x.device.type, dtype=dtype, enabled=dtype != torch.float32)
+    with torch.enable_grad(), FastInputGradients(), autocast:
+        x_star = x + gradient(x)
+        for step in range(steps):
+            x_star = x_star + (gradient(x_star) - (x_star - x)) / math.sqrt(step + 2)
+    return x_star.detach()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Certified:
+    """Robust cross-entropy on verified margins: L(-m, y), m_j <= z_y - z_j for all x' with ||x' - x||_inf <= r.
+
+    The radius r rises from ``start`` to ``eps`` in a straight line over the whole stage; pixels stay in [0, 1]. ``margins``
+    is a function of :mod:`robustutils.bounds` (Wong & Kolter 2018 for the dual bound; BS, Table 4).
+    """
+
+    margins: Margins
+    eps: float
+    start: float
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.start <= self.eps <= 1:
+            raise ValueError(f"start={self.start}, eps={self.eps}: radii must rise within [0, 1]")
+
+    def __call__(self, model: nn.Module, x: Tensor, y: Tensor, progress: float) -> Tensor:
+        radius = self.start + (self.eps - self.start) * progress
+        margins = self.margins(model, (x - radius).clamp(0, 1), (x + radius).clamp(0, 1), y)
+        return F.cross_entropy(-margins, y)

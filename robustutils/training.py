@@ -32,6 +32,11 @@ def warm_up_and_decay(progress: float) -> float:
     return min(progress / 0.05, (1 - progress) / 0.95)
 
 
+def late_decay(progress: float) -> float:
+    """A learning-rate schedule: full until 95% of the training, then straight down to zero."""
+    return min(1.0, (1 - progress) / 0.05)
+
+
 def fit(
     model: nn.Module,
     dataset: Dataset,

@@ -1,0 +1,175 @@
+"""Blind spots: test images scaled and shifted by a little, and the attack that succeeds there (BS, sections 3.3 and 4.3).
+
+The paper's transformation acts on pixels in [-0.5, 0.5]; images here lie in [0, 1], so that x' - 1/2 is
+alpha (x - 1/2) + beta. Success has two thresholds: eps, and the stricter alpha eps, which scales with the contrast.
+"""
+
+import dataclasses
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from robustutils.attacks import ascend, check_inputs, evaluation_mode, margin
+from robustutils.data import Dataset
+from robustutils.evaluation import Rate, evaluate, judged
+from robustutils.threats import ThreatSet
+
+
+def check_scale_shift(alpha: float, beta: float) -> None:
+    """Refuse a scale and shift that leave the pixel range.
+
+    Raises:
+        ValueError: names ``alpha`` and ``beta`` and what is allowed.
+    """
+    if not 0 < alpha <= 1:
+        raise ValueError(f"alpha={alpha}: the scale must lie in (0, 1]")
+    room = (1 - alpha) / 2
+    if not abs(beta) <= room + 1e-9:
+        raise ValueError(
+            f"beta={beta} with alpha={alpha}: pixels would leave [0, 1]; "
+            f"the shift must lie within (1 - alpha) / 2 = {room:.4g} of 0"
+        )
+
+
+def scale_shift(images: Tensor, alpha: float, beta: float) -> Tensor:
+    """x' = alpha x + beta + (1 - alpha) / 2 for pixels in [0, 1], like ``images``.
+
+    Raises:
+        ValueError: pixels would leave [0, 1]; see :func:`check_scale_shift`.
+    """
+    check_scale_shift(alpha, beta)
+    if (alpha, beta) == (1, 0):
+        return images
+    return (alpha * images + (beta + (1 - alpha) / 2)).clamp(0, 1)
+
+
+def transformed(dataset: Dataset, alpha: float, beta: float) -> Dataset:
+    """A data set with every image scaled and shifted; itself at alpha = 1, beta = 0."""
+    images = scale_shift(dataset.images, alpha, beta)
+    return dataset if images is dataset.images else dataset.changed(images)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FixedRadius:
+    """Is there an adversarial example within eps? Margin ascent from the paper's two starts and from random ones.
+
+    The starts are x + N(0, 0.2^2) and the mid-grey image, both projected into the threat set, then ``restarts`` random
+    points of it; each is followed for ``steps`` steps of eps / 10, and an image leaves at its first success.
+    A cheaper substitute of full C&W where only "distance below the threshold" counts (BS, section 4.1).
+    """
+
+    threat: ThreatSet
+    steps: int = 100
+    restarts: int = 5
+    noise: float = 0.2
+    dtype: torch.dtype = torch.float32
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.steps < 1 or self.restarts < 0 or not self.noise >= 0:
+            raise ValueError(
+                f"steps={self.steps}, restarts={self.restarts}, noise={self.noise}: "
+                "at least 1 step, and no negative number"
+            )
+
+    def __call__(
+        self, model: nn.Module, x: Tensor, y: Tensor, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """Every start on what is left; an image that withstands all keeps the last attempt."""
+        generator = generator or torch.Generator().manual_seed(self.seed)
+        result, left = x.clone(), torch.arange(len(x), device=x.device)
+        with evaluation_mode(model):
+            check_inputs(model, x, y)
+            for attempt in range(2 + self.restarts):
+                images = x[left]
+                if attempt == 0:
+                    noise = self.noise * torch.randn(images.shape, generator=generator).to(x.device)
+                    delta = self.threat.project(images, noise)
+                elif attempt == 1:
+                    delta = self.threat.project(images, 0.5 - images)
+                else:
+                    delta = self.threat.start(images, generator)
+                result[left] = ascend(
+                    model,
+                    images,
+                    y[left],
+                    threat=self.threat,
+                    delta=delta,
+                    steps=self.steps,
+                    step_size=self.threat.eps / 10,
+                    loss=margin,
+                    drop_fooled=True,
+                    keep_best=False,
+                    dtype=self.dtype,
+                )
+                with torch.no_grad():
+                    left = left[model(result[left]).argmax(1) == y[left]]
+                if len(left) == 0:
+                    break
+        return result
+
+
+@dataclass(frozen=True, eq=False)
+class Cell:
+    """One (alpha, beta) of a model: a cell of the paper's Tables 2-5.
+
+    ``correct`` is bool [N] over all images; ``attacked`` holds the indices [n] of the images that were attacked, and
+    ``at_eps``, ``at_alpha_eps`` bool [n] say for which of them an adversarial example lies within the threshold.
+    """
+
+    alpha: float
+    beta: float
+    correct: Tensor
+    attacked: Tensor
+    at_eps: Tensor
+    at_alpha_eps: Tensor
+
+    def accuracy(self) -> Rate:
+        """Correctly classified images over all images."""
+        return Rate(int(self.correct.sum()), len(self.correct))
+
+    def success(self, *, strict: bool = False) -> Rate:
+        """Successes over the attacked images, at eps or, ``strict``, at alpha eps."""
+        hits = self.at_alpha_eps if strict else self.at_eps
+        return Rate(int(hits.sum()), len(hits))
+
+
+def attack_cell(
+    model: nn.Module,
+    attack: FixedRadius,
+    dataset: Dataset,
+    *,
+    alpha: float,
+    beta: float,
+    n: int,
+    batch_size: int = 500,
+) -> Cell:
+    """Scale and shift a data set and attack the first ``n`` images that are still classified correctly.
+
+    The ball of radius alpha eps lies inside that of eps: only what falls at eps is attacked again at alpha eps. Finished
+    verdicts are kept in the artifact cache.
+
+    Raises:
+        ValueError: pixels would leave [0, 1], or no image is classified correctly.
+    """
+    images = transformed(dataset, alpha, beta)
+    correct = judged(model, images.images, images.labels)
+    attacked = correct.nonzero().squeeze(1)[:n]
+    if len(attacked) == 0:
+        raise ValueError(
+            f"none of the {len(dataset)} images is classified correctly at alpha={alpha}, beta={beta}"
+        )
+
+    def successes(attack: FixedRadius, chosen: Tensor) -> Tensor:
+        return ~evaluate(
+            model, attack, transformed(dataset.take(chosen), alpha, beta), batch_size=batch_size
+        ).attacked
+
+    at_eps = successes(attack, attacked)
+    at_alpha_eps = at_eps.clone()
+    if alpha < 1 and at_eps.any():
+        threat = dataclasses.replace(attack.threat, eps=alpha * attack.threat.eps)  # type: ignore[type-var]
+        stricter = dataclasses.replace(attack, threat=threat)
+        at_alpha_eps[at_eps] = successes(stricter, attacked[at_eps])
+    return Cell(alpha, beta, correct, attacked, at_eps, at_alpha_eps)
