@@ -23,6 +23,9 @@ COLOURS: Mapping[str, str] = {
     "standard": _PALETTE[9],
     "adversarial": _PALETTE[4],
     "ensemble": _PALETTE[8],
+    "at eps": _PALETTE[3],
+    "at alpha eps": _PALETTE[0],
+    "accuracy": _PALETTE[7],
 }
 
 WIDTH = 7.2
@@ -200,5 +203,64 @@ def survival(lines: Mapping[str, Sequence[float]], *, xlabel: str, ylabel: str) 
     axis.set_ylabel(ylabel)
     axis.set_ylim(-2, 102)
     axis.legend(frameon=False)
+    plt.close(figure)  # shown once, as the value of its cell
+    return figure
+
+
+def trends(
+    panels: Mapping[str, Mapping[str, Sequence[Any]]], *, xlabel: str, ylabel: str = "success (%)"
+) -> Figure:
+    """Rates over bins of a number, in labelled panels: ``panels[title][name]`` is a sequence of bins.
+
+    A bin has ``low`` and ``high`` (its edges), ``count``, ``percent`` and ``interval``, see
+    :class:`robustutils.trends.Bin`. The points stand at the middle of their bin, their intervals as bars; the counts of
+    the first series are drawn below, in grey and on a scale of their own.
+    """
+    figure, axes = plt.subplots(
+        1, len(panels), figsize=(WIDTH, 3.1), sharey=True, squeeze=False, layout="constrained"
+    )
+    for axis, (title, lines) in zip(axes[0], panels.items(), strict=True):
+        first = next(iter(lines.values()))
+        most = max((part.count for part in first), default=1)
+        for part in first:
+            axis.bar(
+                part.low, 30 * part.count / most, width=part.high - part.low, align="edge", color="0.85", lw=0
+            )
+        for name, bins in lines.items():
+            centres = [(part.low + part.high) / 2 for part in bins]
+            rates = np.array([part.percent for part in bins])
+            ends = np.array([part.interval for part in bins]).reshape(-1, 2)
+            axis.errorbar(
+                centres,
+                rates,
+                yerr=np.abs(ends - rates[:, None]).T,
+                fmt="o",
+                ms=3.5,
+                lw=1,
+                color=COLOURS.get(name, _PALETTE[0]),
+                label=name,
+            )
+        axis.set_title(title)
+        axis.set_xlabel(xlabel)
+        axis.set_ylim(-2, 102)
+    axes[0, 0].set_ylabel(ylabel)
+    plt.close(figure)  # shown once, as the value of its cell
+    return figure
+
+
+def histograms(
+    panels: Mapping[str, Mapping[str, np.ndarray]], *, xlabel: str, ylabel: str = "test images"
+) -> Figure:
+    """Overlaid histograms of numbers in labelled panels: ``panels[title][name]`` is a vector."""
+    figure, axes = plt.subplots(1, len(panels), figsize=(WIDTH, 2.9), squeeze=False, layout="constrained")
+    for axis, (title, series) in zip(axes[0], panels.items(), strict=True):
+        edges = np.histogram_bin_edges(np.concatenate(list(series.values())), bins=40)
+        for colour, (name, values) in zip(_PALETTE, series.items(), strict=False):
+            axis.hist(values, bins=edges, histtype="stepfilled", alpha=0.35, color=colour, label=name)
+            axis.hist(values, bins=edges, histtype="step", color=colour)
+        axis.set_title(title)
+        axis.set_xlabel(xlabel)
+        axis.legend(frameon=False)
+    axes[0, 0].set_ylabel(ylabel)
     plt.close(figure)  # shown once, as the value of its cell
     return figure

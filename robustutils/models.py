@@ -182,6 +182,20 @@ def kolter_wong_small(classes: int = 10) -> nn.Module:
     )
 
 
+def kolter_wong_cifar(classes: int = 10) -> nn.Module:
+    """The small network of Wong & Kolter (2018) for 32x32 colour images (BS, Figure 11)."""
+    return nn.Sequential(
+        nn.Conv2d(3, 16, 4, stride=2, padding=1),
+        nn.ReLU(),
+        nn.Conv2d(16, 32, 4, stride=2, padding=1),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(32 * 8 * 8, 100),
+        nn.ReLU(),
+        nn.Linear(100, classes),
+    )
+
+
 def wrm_mnist(classes: int = 10) -> nn.Module:
     """The ELU network of Sinha et al. (2018), Glorot-uniform (BS, Table 5). 28x28 grey images.
 
@@ -283,6 +297,7 @@ ARCHITECTURES: dict[str, Callable[[int], nn.Module]] = {
     "eat_c_input_dropout": eat_c_input_dropout,
     "eat_d": eat_d,
     "eat_d_input_dropout": eat_d_input_dropout,
+    "kolter_wong_cifar": kolter_wong_cifar,
     "kolter_wong_small": kolter_wong_small,
     "madry_mnist": madry_mnist,
     "preact_resnet18": preact_resnet18,

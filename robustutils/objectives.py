@@ -217,3 +217,50 @@ class Certified:
         radius = self.start + (self.eps - self.start) * progress
         margins = self.margins(model, (x - radius).clamp(0, 1), (x + radius).clamp(0, 1), y)
         return F.cross_entropy(-margins, y)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScaledAndShifted:
+    """Another objective on randomly scaled and shifted images: x' = a x + b + (1 - a) / 2 (BS, section 3.3).
+
+    For each image a is uniform in [``least``, 1] and b within (1 - a) / 2 of 0, so that pixels stay in [0, 1].
+    """
+
+    objective: Objective
+    least: float = 0.7
+
+    def __post_init__(self) -> None:
+        if not 0 < self.least <= 1:
+            raise ValueError(f"least={self.least}: the smallest scale must lie in (0, 1]")
+
+    def __call__(self, model: nn.Module, x: Tensor, y: Tensor, progress: float) -> Tensor:
+        scale = 1 - (1 - self.least) * torch.rand(len(x), 1, 1, 1).to(x.device)
+        offset = (1 - scale) * torch.rand(len(x), 1, 1, 1).to(x.device)
+        return self.objective(model, (scale * x + offset).clamp(0, 1), y, progress)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Augmented:
+    """Another objective on randomly moved and, with ``flip``, mirrored images: padded by ``pad`` and cropped again."""
+
+    objective: Objective
+    pad: int
+    flip: bool
+
+    def __post_init__(self) -> None:
+        if self.pad < 0:
+            raise ValueError(f"pad={self.pad}: must not be negative")
+
+    def __call__(self, model: nn.Module, x: Tensor, y: Tensor, progress: float) -> Tensor:
+        n, _, height, width = x.shape
+        top, left = torch.randint(2 * self.pad + 1, (2, n, 1)).to(x.device)
+        rows, columns = (
+            torch.arange(height, device=x.device) + top,
+            torch.arange(width, device=x.device) + left,
+        )
+        if self.flip:
+            mirrored = torch.rand(n, 1).to(x.device) < 0.5
+            columns = torch.where(mirrored, columns.flip(1), columns)
+        padded = F.pad(x, (self.pad,) * 4).permute(0, 2, 3, 1)
+        chosen = padded[torch.arange(n, device=x.device)[:, None, None], rows[:, :, None], columns[:, None]]
+        return self.objective(model, chosen.permute(0, 3, 1, 2), y, progress)

@@ -155,7 +155,7 @@ def criteria_table(claims: Claims, ids: Iterable[str]) -> Table:
         (
             Cell(row.id),
             Cell(row.row),
-            Cell("" if row.paper is None else f"{row.paper:g}"),
+            Cell(", ".join(f"{number:g}" for number in _list(row.paper) if number is not None)),
             Cell(str(row.criterion)),
         )
         for row in claims.rows

@@ -37,6 +37,11 @@ def late_decay(progress: float) -> float:
     return min(1.0, (1 - progress) / 0.05)
 
 
+def halved_after_a_third(progress: float) -> float:
+    """A learning-rate schedule: full for a third of the training, then halved after each further sixth."""
+    return 0.5 ** max(0, int(6 * progress + 1e-9) - 2)
+
+
 def fit(
     model: nn.Module,
     dataset: Dataset,

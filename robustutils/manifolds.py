@@ -1,0 +1,249 @@
+"""How far is a test point from the training set, in the features of a network?
+
+Distances to the nearest training points, a two-dimensional embedding of training and test points, and the
+divergence of their densities there (BS, section 3.1: equations 2 and 3, Table 1).
+"""
+
+import math
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from robustutils import artifacts
+from robustutils.attacks import evaluation_mode
+
+# The least density whose logarithm is taken: far from every point a density is 0 in floating point.
+_LEAST_DENSITY = 1e-300
+# Distance in bandwidths from where on a kernel is taken as 0: exp(-38^2 / 2) is 1e-314.
+_FAR = 38.0
+# Points whose variances along their two main axes differ by more than this lie on a line.
+_LEAST_VARIANCE = 1e-10
+
+
+def features(model: nn.Module, images: Tensor, *, drop: int = 1, batch_size: int = 500) -> Tensor:
+    """The output of a network without its last ``drop`` layers, flattened: float32 [N, D] on the CPU.
+
+    In evaluation mode and on the model's device. On ``models.madry_mnist`` ``drop=1`` gives the 1024 units after
+    their ReLU, ``drop=2`` before it.
+
+    Raises:
+        ValueError: the model is not a Sequential or has no more than ``drop`` layers.
+    """
+    if not isinstance(model, nn.Sequential):
+        raise ValueError(f"features are taken from an nn.Sequential, not from a {type(model).__name__}")
+    if not 1 <= drop < len(model):
+        raise ValueError(f"drop={drop}: of {len(model)} layers at least one is dropped and one is kept")
+    device = next(model.parameters()).device
+    trunk = model[:-drop]
+    with evaluation_mode(model), torch.no_grad():
+        found = [trunk(x.to(device)).flatten(1).float().cpu() for x in images.split(batch_size)]
+    return torch.cat(found)
+
+
+def neighbour_distances(
+    test: Tensor, train: Tensor, ks: Sequence[int], *, block: int = 500
+) -> dict[int, Tensor]:
+    """Mean l2 distance of each test row [N, D] to its k nearest training rows [M, D], for each k: float64 [N].
+
+    All training rows are compared, ``block`` test rows at a time (BS, equation 2 with p = 2). The squares are
+    expanded, ||a - b||^2 = ||a||^2 + ||b||^2 - 2ab, in double precision and about the training rows' mean: a row's
+    distance to itself comes out below 1e-6 of its distance to that mean.
+
+    Raises:
+        ValueError: a k is below 1 or above M, the widths differ, or a feature is not finite.
+    """
+    _check_rows(test, train)
+    if len(ks) == 0 or min(ks) < 1 or max(ks) > len(train):
+        raise ValueError(f"ks={list(ks)}: a number of neighbours is from 1 to the {len(train)} training rows")
+    centre = train.double().mean(0)
+    rows = train.double() - centre
+    squares = rows.square().sum(1)
+    nearest = []
+    for some in test.split(block):
+        part = some.double() - centre
+        # ||a||^2 does not change the order and is added to the chosen ones only
+        apart = torch.addmm(squares, part, rows.T, alpha=-2)
+        least = apart.topk(max(ks), largest=False).values
+        nearest.append((least + part.square().sum(1, keepdim=True)).clamp_(min=0).sqrt_())
+    distances = torch.cat(nearest)
+    return {k: distances[:, :k].mean(1) for k in ks}
+
+
+def normalised_distance(test: Tensor, train: Tensor, *, k: int = 5) -> Tensor:
+    """Mean distance to the k nearest training rows in standardised features, over sqrt(features): float64 [N].
+
+    Each feature gets mean 0 and variance 1 over the training rows; features that are constant there are dropped
+    (BS, Table 1).
+
+    Raises:
+        ValueError: every feature is constant, or as for :func:`neighbour_distances`.
+    """
+    _check_rows(test, train)
+    kept = train.amax(0) > train.amin(0)
+    if not kept.any():
+        raise ValueError(f"all {train.shape[1]} features are constant over the {len(train)} training rows")
+    rows = train[:, kept].double()
+    spread, centre = torch.std_mean(rows, dim=0, correction=0)
+    scaled = neighbour_distances((test[:, kept].double() - centre) / spread, (rows - centre) / spread, [k])
+    return scaled[k] / math.sqrt(rows.shape[1])
+
+
+def _check_rows(test: Tensor, train: Tensor) -> None:
+    if test.ndim != 2 or train.ndim != 2 or test.shape[1] != train.shape[1]:
+        raise ValueError(
+            f"test and training rows need one width, got {list(test.shape)} and {list(train.shape)}"
+        )
+    if len(train) == 0:
+        raise ValueError("there is no training row")
+    for name, rows in (("test", test), ("training", train)):
+        if not rows.isfinite().all():
+            raise ValueError(f"the {name} rows have values that are not finite")
+
+
+def embed(
+    train: Tensor, test: Tensor, *, seed: int, perplexity: float = 30.0, components: int = 50
+) -> tuple[Tensor, Tensor]:
+    """t-SNE of training [M, D] and test rows [N, D] together: float32 [M, 2] and [N, 2], kept in the cache.
+
+    The rows are first projected on their ``components`` main axes, or as many as there are.
+
+    Raises:
+        ValueError: ``perplexity`` is not below the number of rows, fewer than two components are asked for or
+            there, all rows are the same, or the widths differ.
+    """
+    _check_rows(test, train)
+    count = len(train) + len(test)
+    if not 0 < perplexity < count:
+        raise ValueError(f"perplexity={perplexity} must be positive and below the number of rows, {count}")
+    if min(components, train.shape[1]) < 2:
+        raise ValueError(
+            f"an embedding needs two components or more, got components={components} and rows of {train.shape[1]}"
+        )
+
+    def build(_: Path) -> dict[str, Tensor]:
+        return {"points": _embed(torch.cat([train, test]).cpu(), seed, perplexity, components)}
+
+    config = {
+        "train": train,
+        "test": test,
+        "seed": seed,
+        "perplexity": float(perplexity),
+        "components": components,
+    }
+    points = artifacts.cached("embedding", config, (_embed,), build)["points"]
+    return points[: len(train)], points[len(train) :]
+
+
+def _embed(rows: Tensor, seed: int, perplexity: float, components: int) -> Tensor:
+    from sklearn.manifold import TSNE  # here, because its import takes a second
+
+    if bool((rows == rows[0]).all()):
+        raise ValueError(f"all {len(rows)} rows are the same: there is nothing to embed")
+    centred = rows.double() - rows.double().mean(0)
+    axes = torch.linalg.eigh(centred.T @ centred).eigenvectors.flip(1)
+    projected = centred @ axes[:, : min(components, len(rows))]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        tsne = TSNE(
+            perplexity=perplexity,
+            init="pca",
+            learning_rate="auto",
+            random_state=seed,
+            n_jobs=torch.get_num_threads(),
+        )
+        points = tsne.fit_transform(projected.float().numpy())
+    return torch.from_numpy(np.asarray(points, dtype=np.float32))
+
+
+@dataclass(frozen=True)
+class Divergence:
+    """Kullback-Leibler divergence of test from training density, averaged over classes.
+
+    ``truncated`` integrates the densities as they are over the bounding box of all points and can be negative,
+    ``renormalised`` lets both sum to one over it and cannot. ``per_class`` holds the truncated value of each
+    class; ``left_out`` names the classes without a density: fewer than 3 points, or all on a line.
+    """
+
+    truncated: float
+    renormalised: float
+    per_class: dict[int, float]
+    left_out: tuple[int, ...]
+
+
+def divergence(
+    train: Tensor, test: Tensor, train_labels: Tensor, test_labels: Tensor, *, grid: int = 200
+) -> Divergence:
+    """The integral of p_train log(p_train / p_test) over V for points [M, 2] and [N, 2]; BS, equation 3.
+
+    For each class both densities are Gaussian kernel estimates (Scott's bandwidth), taken at the centres of
+    ``grid`` x ``grid`` cells of the bounding box V of all points of all classes.
+
+    Raises:
+        ValueError: no class has two densities, or the points and labels do not fit together.
+    """
+    _check_rows(test, train)
+    if train.shape[1] != 2 or grid < 1:
+        raise ValueError(f"needs points in the plane and grid >= 1, got rows of {train.shape[1]}, {grid=}")
+    for points, labels in ((train, train_labels), (test, test_labels)):
+        if labels.shape != points.shape[:1]:
+            raise ValueError(f"{list(labels.shape)} labels do not fit {len(points)} points")
+    both = torch.cat([train, test]).double().cpu()
+    low, high = both.amin(0), both.amax(0)
+    steps = (torch.arange(grid, dtype=torch.float64) + 0.5) / grid
+    cells = torch.cartesian_prod(steps, steps) * (high - low) + low
+    area = float((high - low).prod()) / grid**2
+    truncated: dict[int, float] = {}
+    renormalised: dict[int, float] = {}
+    left_out: list[int] = []
+    for label in map(int, torch.cat([train_labels, test_labels]).unique()):
+        p = density(train[train_labels == label], cells)
+        q = density(test[test_labels == label], cells)
+        if p is None or q is None:
+            left_out.append(label)
+            continue
+        truncated[label] = area * _relative_entropy(p, q)
+        renormalised[label] = _relative_entropy(p / p.sum(), q / q.sum())
+    if not truncated:
+        raise ValueError(f"none of the classes {left_out} has a density: 3 points or more, not on a line")
+    count = len(truncated)
+    return Divergence(
+        sum(truncated.values()) / count, sum(renormalised.values()) / count, truncated, tuple(left_out)
+    )
+
+
+def _relative_entropy(p: Tensor, q: Tensor) -> float:
+    ratio = p.clamp(min=_LEAST_DENSITY).log() - q.clamp(min=_LEAST_DENSITY).log()
+    return float((p * ratio).sum())
+
+
+def density(points: Tensor, places: Tensor, *, block: int = 1000) -> Tensor | None:
+    """Gaussian kernel estimate (Scott) of the density of ``points`` [n, 2] at ``places`` [m, 2]: float64 [m].
+
+    None where there is none: fewer than 3 points, or all on a line.
+    """
+    if len(points) < 3:
+        return None
+    points, places = points.double().cpu(), places.double().cpu()
+    centre = points.mean(0)
+    covariance = (points - centre).T.cov()
+    least, most = torch.linalg.eigvalsh(covariance).tolist()
+    if least <= _LEAST_VARIANCE * most:
+        return None
+    factor = torch.linalg.cholesky(covariance) * len(points) ** (-1 / 6)  # Scott: n^(-1 / (d + 4))
+    ours = torch.linalg.solve_triangular(factor, (points - centre).T, upper=False).T
+    theirs = torch.linalg.solve_triangular(factor, (places - centre).T, upper=False).T
+    # places so far from all points that exp(-||a - b||^2 / 2) is 0 in floating point are not computed
+    gap = torch.maximum(ours.amin(0) - theirs, theirs - ours.amax(0)).clamp_(min=0)
+    near = gap.square().sum(1) < _FAR**2
+    theirs = theirs[near]
+    # -||a - b||^2 / 2 as one matrix product
+    right = torch.stack([*ours.T, torch.ones_like(ours[:, 0]), -ours.square().sum(1) / 2])
+    left = torch.stack([*theirs.T, -theirs.square().sum(1) / 2, torch.ones_like(theirs[:, 0])], dim=1)
+    total = torch.zeros(len(places), dtype=torch.float64)
+    total[near] = torch.cat([(part @ right).exp_().sum(1) for part in left.split(block)])
+    return total / (2 * math.pi * float(factor.diag().prod()) * len(points))
