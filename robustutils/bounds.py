@@ -50,25 +50,28 @@ def dual_margins(model: nn.Module, low: Tensor, high: Tensor, y: Tensor) -> Tens
     """Lower bounds of z_y - z_j over the box by the dual network of Wong & Kolter (2018), [N, K]; zero at j = y.
 
     A ReLU whose input lies in [l, u] with l < 0 < u is replaced by the parallel lines d z and d (z - l), d = u / (u - l).
-    Bounds of each layer are the exact minima and maxima of the linear functions of the image that this makes, so
-    that they are never looser than the intervals of the first layers and much tighter behind them (BS, Table 4).
+    Bounds of each layer are the exact minima and maxima of the linear functions of the image that this makes: those of
+    the first layer are its intervals, those behind it mostly much tighter ones (BS, Table 4). They can be looser, too:
+    intervals know that a ReLU's output is not negative, the lower line does not.
 
     Raises:
         ValueError: see :func:`interval_bounds`; also where the model does not end in a Linear layer.
     """
     _check_box(low, high)
     *body, last = _layers(model)
-    if not isinstance(last, nn.Linear):
-        raise ValueError(f"the dual bound needs a Linear layer at the end, got {last}")
+    for layer in body:
+        if isinstance(layer, (nn.Conv2d, nn.Linear)) and layer.bias is None:
+            raise ValueError(f"the dual bound needs a bias, there is none in {layer}")
+    rows, bias = _margin_rows(last, y)
     relaxed: list[Bounds] = []  # slope d and offset -d l of the upper line, for each ReLU so far
     for position, layer in enumerate(body):
         if isinstance(layer, nn.ReLU):
             lower, upper = _pre_activations(body[:position], relaxed, low, high)
             unstable = (lower < 0) & (upper > 0)
-            slope = torch.where(unstable, upper / (upper - lower).clamp_min(1e-12), (lower >= 0).to(upper.dtype))
+            slope = torch.where(
+                unstable, upper / (upper - lower).clamp_min(1e-12), (lower >= 0).to(upper.dtype)
+            )
             relaxed.append((slope, torch.where(unstable, -slope * lower, 0.0)))
-    rows = last.weight[y][:, None] - last.weight
-    bias = last.bias[y][:, None] - last.bias
     return _backward(body, relaxed, low, high, rows, bias)[0]
 
 
@@ -85,7 +88,11 @@ def _layers(model: nn.Module) -> list[nn.Module]:
         return [layer for part in model for layer in _layers(part)]
     if isinstance(model, nn.Dropout):
         return []
-    if not isinstance(model, (nn.Conv2d, nn.Linear, nn.ReLU, nn.Flatten)):
+    known = isinstance(model, (nn.Conv2d, nn.Linear, nn.ReLU, nn.Flatten))
+    unpadded = not isinstance(model, nn.Conv2d) or (
+        model.padding_mode == "zeros" and not isinstance(model.padding, str)
+    )
+    if not known or not unpadded:
         raise ValueError(f"no verified bound for the layer {model}")
     return [model]
 
@@ -109,26 +116,44 @@ def _affine(layer: nn.Conv2d | nn.Linear, low: Tensor, high: Tensor) -> Bounds:
 
 def _last_margins(last: nn.Module, low: Tensor, high: Tensor, y: Tensor) -> Tensor:
     """The exact minima of z_y - z_j over a box of the last layer's inputs."""
-    if not isinstance(last, nn.Linear):
-        raise ValueError(f"margins need a Linear layer at the end, got {last}")
-    rows = last.weight[y][:, None] - last.weight
+    rows, bias = _margin_rows(last, y)
     centre, radius = (low + high) / 2, (high - low) / 2
-    bias = last.bias[y][:, None] - last.bias
     return (rows @ centre[..., None] - rows.abs() @ radius[..., None]).squeeze(-1) + bias
 
 
-def _pre_activations(body: Sequence[nn.Module], relaxed: Sequence[Bounds], low: Tensor, high: Tensor) -> Bounds:
+def _margin_rows(last: nn.Module, y: Tensor) -> tuple[Tensor, Tensor | float]:
+    """The margins z_y - z_j as functions of the last layer's inputs: rows [N, K, D] and constants [N, K]."""
+    if not isinstance(last, nn.Linear):
+        raise ValueError(f"margins need a Linear layer at the end, got {last}")
+    bias = 0.0 if last.bias is None else last.bias[y][:, None] - last.bias
+    return last.weight[y][:, None] - last.weight, bias
+
+
+def _pre_activations(
+    body: Sequence[nn.Module], relaxed: Sequence[Bounds], low: Tensor, high: Tensor
+) -> Bounds:
     """Bounds of the output of ``body``, which ends in an affine layer, for every unit."""
     if not relaxed:
         return interval_bounds(nn.Sequential(*body), low, high)
-    if len(relaxed) == 1 and len(body) == 3 and all(isinstance(body[i], nn.Conv2d) for i in (0, 2)):
-        return _second_convolution(body[0], body[2], relaxed[0], low, high)  # type: ignore[arg-type]
+    if len(relaxed) == 1 and len(body) == 3:
+        first, _, second = body
+        if (
+            isinstance(first, nn.Conv2d)
+            and isinstance(second, nn.Conv2d)
+            and _square(first)
+            and _square(second)
+        ):
+            return _second_convolution(first, second, relaxed[0], low, high)
     *before, layer = body
     if isinstance(layer, nn.Linear):
         return _backward(before, relaxed, low, high, layer.weight.expand(len(low), -1, -1), layer.bias)
     with torch.no_grad():
         shape = nn.Sequential(*body)(low[:1]).shape[1:]
-    units = torch.eye(shape.numel(), device=low.device).view(-1, *shape).expand(len(low), -1, *shape)
+    units = (
+        torch.eye(shape.numel(), dtype=low.dtype, device=low.device)
+        .view(-1, *shape)
+        .expand(len(low), -1, *shape)
+    )
     lower, upper = _backward(body, relaxed, low, high, units, 0.0)
     return lower.view(-1, *shape), upper.view(-1, *shape)
 
@@ -153,7 +178,7 @@ def _backward(
         for layer in body:
             probe = layer(probe)
             shapes.append(probe.shape[1:])
-    below = above = torch.zeros(rows.shape[:2], device=low.device) + constant
+    below = above = rows.new_zeros(rows.shape[:2]) + constant
     left = list(relaxed)
     for layer, shape in zip(reversed(body), reversed(shapes[:-1]), strict=True):
         if isinstance(layer, nn.ReLU):
@@ -163,7 +188,7 @@ def _backward(
             rows = rows * slope[:, None]
         elif isinstance(layer, nn.Flatten):
             rows = rows.view(*rows.shape[:2], *shape)
-        else:
+        elif isinstance(layer, (nn.Conv2d, nn.Linear)):
             assert layer.bias is not None
             places = rows[0, 0].numel() // len(layer.bias)
             shift = rows.flatten(2) @ layer.bias.repeat_interleave(places)
@@ -180,16 +205,22 @@ def _times(rows: Tensor, vector: Tensor) -> Tensor:
 
 def _transposed(layer: nn.Conv2d, rows: Tensor, shape: torch.Size) -> Tensor:
     """A convolution's transpose, for rows [N, M, K, H', W']: [N, M, *shape]."""
-    flat = torch.nn.grad.conv2d_input(
+    flat = nn.grad.conv2d_input(  # type: ignore[attr-defined]
         (rows.shape[0] * rows.shape[1], *shape),
         layer.weight,
         rows.flatten(0, 1),
-        layer.stride,  # type: ignore[arg-type]
-        layer.padding,  # type: ignore[arg-type]
-        layer.dilation,  # type: ignore[arg-type]
+        layer.stride,
+        layer.padding,
+        layer.dilation,
         layer.groups,
     )
     return flat.view(*rows.shape[:2], *shape)
+
+
+def _square(layer: nn.Conv2d) -> bool:
+    """Whether :func:`_second_convolution` knows the layer: the same in both directions, not dilated, one group."""
+    sides = (layer.kernel_size, layer.stride, layer.padding)
+    return all(side[0] == side[1] for side in sides) and (layer.dilation, layer.groups) == ((1, 1), 1)
 
 
 def _second_convolution(
@@ -200,8 +231,10 @@ def _second_convolution(
     A unit sees a patch of hidden units, these a patch of pixels, and the way from one to the other is the same matrix at
     every place: a product of matrices in place of as many transposed convolutions of whole images as there are units.
     """
-    (size, _), (stride, _), (pad, _) = second.kernel_size, second.stride, second.padding
-    (own, _), (step, _), (edge, _) = first.kernel_size, first.stride, first.padding
+    assert first.bias is not None
+    assert second.bias is not None
+    size, stride, pad = second.kernel_size[0], second.stride[0], int(second.padding[0])
+    own, step, edge = first.kernel_size[0], first.stride[0], int(first.padding[0])
     field = own + step * (size - 1)  # pixels on a side that a unit sees
 
     def patches(images: Tensor, kernel: int, padding: int, step: int) -> Tensor:
@@ -209,7 +242,9 @@ def _second_convolution(
 
     slope, offset = (patches(part, size, pad, stride) for part in relaxed)  # [N, places, hidden]
     weights = second.weight.flatten(1)  # [units, hidden]
-    hidden = torch.eye(weights.shape[1], device=low.device).view(-1, first.out_channels, size, size)
+    hidden = torch.eye(weights.shape[1], dtype=low.dtype, device=low.device).view(
+        -1, first.out_channels, size, size
+    )
     back = F.conv_transpose2d(hidden, first.weight, stride=step).flatten(1)  # [hidden, pixels]
     rows = slope[:, :, None] * weights  # [N, places, units, hidden]
     bias = rows @ first.bias.repeat_interleave(size * size) + second.bias
@@ -218,12 +253,13 @@ def _second_convolution(
     rows = rows @ back
     margin = pad * step + edge
     centre, radius = (
-        patches(part, field, margin, step * stride)[..., None] for part in ((low + high) / 2, (high - low) / 2)
+        patches(part, field, margin, step * stride)[..., None]
+        for part in ((low + high) / 2, (high - low) / 2)
     )
-    places = slope.shape[1]
-    middle, spread = (rows @ centre[:, :places]).squeeze(-1), (rows.abs() @ radius[:, :places]).squeeze(-1)
+    middle, spread = (rows @ centre).squeeze(-1), (rows.abs() @ radius).squeeze(-1)
     with torch.no_grad():
         shape = second(first(low[:1])).shape[2:]
     return tuple(
-        bound.transpose(1, 2).reshape(len(low), -1, *shape) for bound in (below + middle - spread, above + middle + spread)
+        bound.transpose(1, 2).reshape(len(low), -1, *shape)
+        for bound in (below + middle - spread, above + middle + spread)
     )  # type: ignore[return-value]

@@ -226,8 +226,8 @@ class Standardise(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         centred = x - x.mean((1, 2, 3), keepdim=True)
-        scale = centred.square().mean((1, 2, 3), keepdim=True).sqrt()
-        return centred / scale.clamp_min(1 / math.sqrt(x[0].numel()))
+        variance = centred.square().mean((1, 2, 3), keepdim=True)
+        return centred / variance.clamp_min(1 / x[0].numel()).sqrt()
 
 
 class PreActBlock(nn.Module):

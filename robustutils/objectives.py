@@ -135,7 +135,7 @@ class Stages:
 
     def __post_init__(self) -> None:
         ends = [0.0, *(end for end, _ in self.stages)]
-        if ends[-1] != 1 or any(later <= earlier for earlier, later in pairwise(ends)):
+        if ends[-1] != 1 or not all(later > earlier for earlier, later in pairwise(ends)):
             raise ValueError(f"stages end at {ends[1:]}: the ends must rise from above 0 to 1")
 
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor, progress: float) -> Tensor:

@@ -24,13 +24,17 @@ ROOT = runs.repository()
 BOOK = ROOT / "book"
 CHAPTERS = pipeline.chapters_from_text()
 PAPERS = [name for name in CHAPTERS if pipeline.claims_path(name).exists()]
-DRAWING = {"gallery", "dots", "matrices", "curves", "contours", "survival"}
+DRAWING = {"gallery", "dots", "matrices", "curves", "contours", "survival", "trends", "histograms"}
 
 # Every claim id of the papers: tables (T; EAT's Table 5 lists architectures), figures (F), statements, lemmas.
 IDS = {
     "ensemble_adversarial_training": (
         "EAT-R EAT-C EAT-F1 EAT-F2 EAT-F4 EAT-F5 EAT-T1 EAT-T2 EAT-T3 EAT-T4 EAT-T6 EAT-T7 EAT-T8 EAT-T9 EAT-RF "
         "EAT-CONV EAT-NIPS EAT-C1 EAT-L6 EAT-L7 EAT-X1 EAT-X2 EAT-X3 EAT-X4 EAT-X5 EAT-X6 EAT-TH"
+    ),
+    "blind_spot": (
+        "BS-T1 BS-T2 BS-T3 BS-T4 BS-T5 BS-F1 BS-F2 BS-F3 BS-F4 BS-F5 BS-F6 BS-F7 BS-F8 BS-F9 BS-F10 BS-F11 BS-F12 "
+        "BS-X1 BS-X2 BS-X3"
     ),
 }
 

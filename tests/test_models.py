@@ -1,17 +1,28 @@
 """Architectures: shapes, parameters counted by hand, seeds and the layers that the papers name."""
 
+import math
 import re
 import sys
+from itertools import pairwise
 
 import pytest
 import safetensors.torch
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from robustutils import models
-from robustutils.models import ARCHITECTURES, TanhPool
+from robustutils.models import ARCHITECTURES, PreActBlock, Standardise, TanhPool
 
 GREY = torch.rand(2, 1, 28, 28, generator=torch.Generator().manual_seed(0))
+COLOUR = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+IMAGES = dict.fromkeys(ARCHITECTURES, GREY) | dict.fromkeys(["kolter_wong_cifar", "preact_resnet18"], COLOUR)
+
+
+def blocks(*widths: int) -> int:
+    """The numbers of residual blocks of these widths: two normalisations, two 3x3 and, if it widens, a 1x1 kernel."""
+    return sum(2 * a + 9 * a * b + 2 * b + 9 * b * b + (a * b if a != b else 0) for a, b in pairwise(widths))
+
 
 # A convolution has k k in out + out numbers, a dense layer in out + out.
 PARAMETERS = {
@@ -23,12 +34,22 @@ PARAMETERS = {
     # 28 - 2 = 26, 13, 13 - 2 = 11, 5
     "eat_c": (9 * 128 + 128) + (9 * 128 * 64 + 64) + (5 * 5 * 64 * 128 + 128) + (128 * 10 + 10),
     "eat_d": (784 * 300 + 300) + 3 * (300 * 300 + 300) + (300 * 10 + 10),
+    # 28 / 2 = 14, 14 / 2 = 7
+    "kolter_wong_small": (16 * 16 + 16) + (16 * 16 * 32 + 32) + (7 * 7 * 32 * 100 + 100) + (100 * 10 + 10),
+    "kolter_wong_cifar": (48 * 16 + 16) + (16 * 16 * 32 + 32) + (8 * 8 * 32 * 100 + 100) + (100 * 10 + 10),
     "madry_mnist": (25 * 32 + 32) + (25 * 32 * 64 + 64) + (7 * 7 * 64 * 1024 + 1024) + (1024 * 10 + 10),
+    "preact_resnet18": 9 * 3 * 64
+    + blocks(64, 64, 64, 128, 128, 256, 256, 512, 512)
+    + 2 * 512
+    + (512 * 10 + 10),
     "small_cnn": (25 * 16 + 16) + (25 * 16 * 32 + 32) + (7 * 7 * 32 * 64 + 64) + (64 * 10 + 10),
+    # 8x8 with stride 2 and padding 3: 14, then (14 - 6) / 2 + 1 = 5, 5 - 5 + 1 = 1
+    "wrm_mnist": (64 * 64 + 64) + (36 * 64 * 128 + 128) + (25 * 128 * 128 + 128) + (128 * 10 + 10),
 }
 DROPPED = {f"{name}_input_dropout": name for name in ("eat_a", "eat_c", "eat_d")}
 PARAMETERS |= {name: PARAMETERS[plain] for name, plain in DROPPED.items()}
 TOTALS = {"eat_a": 3_382_346, "eat_b": 710_218, "eat_c": 281_290, "eat_d": 509_410, "madry_mnist": 3_274_634}
+TOTALS |= {"kolter_wong_small": 166_406}
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +77,7 @@ def test_frozen_parameters_do_not_count():
 @pytest.mark.parametrize("batch", [1, 2])
 def test_output_is_one_finite_logit_for_each_class(name, batch, built):
     with torch.no_grad():
-        logits = built[name](GREY[:batch])
+        logits = built[name](IMAGES[name][:batch])
     assert logits.shape == (batch, 10)
     assert torch.isfinite(logits).all()
     assert (logits.sum(1) - 1).abs().max() > 1e-3, "these look like probabilities"
@@ -71,7 +92,7 @@ def test_classes_set_the_width_of_the_output(name):
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_gradients_reach_the_input_and_every_weight(name):
     model = models.build(name).eval()
-    x = GREY.clone().requires_grad_(True)
+    x = IMAGES[name].clone().requires_grad_(True)
     model(x).square().sum().backward()
     assert x.grad.abs().sum() > 0
     for label, parameter in model.named_parameters():
@@ -88,7 +109,9 @@ def test_seeds_reproduce_and_leave_the_callers_generator_alone(name):
     assert not any(torch.equal(a, b) for a, b in zip(first, other, strict=True) if a.ndim > 1)
 
 
-@pytest.mark.parametrize("name", ["eat_a", "eat_b", "eat_b_star", "eat_c", "small_cnn"])
+@pytest.mark.parametrize(
+    "name", ["eat_a", "eat_b", "eat_b_star", "eat_c", "small_cnn", "wrm_mnist", "preact_resnet18"]
+)
 def test_convolutions_are_channels_last(name, built):
     for layer in built[name].modules():
         if isinstance(layer, nn.Conv2d):
@@ -188,6 +211,113 @@ def test_unknown_architecture_is_refused_with_what_there_is(ask, name, hint):
     with pytest.raises(ValueError, match=f"unknown architecture '{name}'.*{hint}.*") as error:
         ask(name)
     assert all(known in str(error.value) for known in ARCHITECTURES)
+
+
+# ---- the networks of the blind-spot paper ----
+
+
+def test_kolter_wong_small_halves_the_image_twice_and_has_100_units():
+    model = models.build("kolter_wong_small")
+    shapes, x = [], GREY
+    for layer in model:
+        x = layer(x)
+        if isinstance(layer, (nn.Conv2d, nn.Linear)):
+            shapes.append(tuple(x.shape[1:]))
+    assert shapes == [(16, 14, 14), (32, 7, 7), (100,), (10,)]
+
+
+def test_wrm_is_the_network_whose_first_layer_is_8x8_with_stride_2():
+    model = models.build("wrm_mnist", seed=1)
+    pad, blocks_of_4, first, *rest = model
+    assert (type(pad), type(blocks_of_4)) == (nn.ZeroPad2d, nn.PixelUnshuffle)
+    nn.init.normal_(first.bias)  # it starts at zero
+    papers = nn.Conv2d(1, 64, 8, stride=2, padding=3)
+    with torch.no_grad():
+        for i in range(2):
+            for j in range(2):
+                papers.weight[:, 0, i::2, j::2] = first.weight[:, 2 * i + j]
+        papers.bias.copy_(first.bias)
+        torch.testing.assert_close(model(GREY), nn.Sequential(papers, *rest)(GREY), rtol=1e-4, atol=1e-5)
+    assert [layer.kernel_size for layer in rest if isinstance(layer, nn.Conv2d)] == [(6, 6), (5, 5)]
+    assert sum(isinstance(layer, nn.ELU) for layer in rest) == 3
+
+
+def test_wrm_starts_from_the_glorot_interval_of_the_layers_of_the_paper(built):
+    first, second, third, last = (m for m in built["wrm_mnist"] if isinstance(m, (nn.Conv2d, nn.Linear)))
+    for layer, fans in (
+        (first, 8 * 8 * (1 + 64)),  # not the 4 x 4 x (4 + 64) of the form it is written in
+        (second, 6 * 6 * (64 + 128)),
+        (third, 5 * 5 * (128 + 128)),
+        (last, 128 + 10),
+    ):
+        limit = math.sqrt(6 / fans)
+        std, top = spread(layer.weight)
+        assert 0.99 * limit < top <= limit
+        assert std == pytest.approx(limit / math.sqrt(3), rel=0.05)
+        assert not layer.bias.any()
+
+
+def test_standardise_gives_each_image_mean_0_and_standard_deviation_1():
+    x = COLOUR * torch.tensor([0.1, 0.9])[:, None, None, None] + 0.05
+    out = Standardise()(x).flatten(1)
+    torch.testing.assert_close(out.mean(1), torch.zeros(2), rtol=0, atol=1e-5)
+    torch.testing.assert_close(out.std(1, correction=0), torch.ones(2), rtol=1e-4, atol=0)
+    torch.testing.assert_close(out[0], Standardise()(x[:1]).flatten(), msg="an image depends on its batch")
+
+
+def test_standardise_divides_almost_constant_images_by_the_least_scale_only():
+    constant = torch.full((2, 3, 4, 4), 0.5)
+    assert not Standardise()(constant).any()
+    speck = constant.clone()
+    speck[0, 0, 0, 0] += 0.01  # a standard deviation of 0.01 sqrt(47) / 48, below 1 / sqrt(48)
+    expected = (speck - speck.mean((1, 2, 3), keepdim=True)) * math.sqrt(48)
+    torch.testing.assert_close(Standardise()(speck), expected)
+
+
+def test_standardise_gives_constant_images_a_finite_gradient():
+    """An attack may start at the grey image (BS, section 4.1)."""
+    x = torch.full((2, 3, 4, 4), 0.5, requires_grad=True)
+    weights = torch.rand(x.shape, generator=torch.Generator().manual_seed(0))
+    (Standardise()(x) * weights).sum().backward()
+    expected = (weights - weights.mean((1, 2, 3), keepdim=True)) * math.sqrt(48)
+    torch.testing.assert_close(x.grad, expected)
+
+
+def test_preact_resnet18_has_512_features_behind_four_stages():
+    model = models.build("preact_resnet18", classes=43).eval()
+    shapes, x = [], COLOUR
+    with torch.no_grad():
+        for layer in model:
+            x = layer(x)
+            if isinstance(layer, PreActBlock):
+                shapes.append(tuple(x.shape[1:]))
+            if isinstance(layer, nn.Flatten):
+                features = x
+    sides = [(64, 32, 32), (128, 16, 16), (256, 8, 8), (512, 4, 4)]
+    assert shapes == [shape for shape in sides for _ in range(2)]
+    assert features.shape == (2, 512)
+    assert features.min() >= 0, "features are those behind the last ReLU"
+    assert x.shape == (2, 43)
+
+
+@pytest.mark.parametrize(("inputs", "outputs", "stride"), [(4, 4, 1), (4, 6, 2), (4, 4, 2), (4, 6, 1)])
+def test_a_residual_block_is_two_convolutions_behind_activations_and_a_way_around_them(
+    inputs, outputs, stride
+):
+    torch.manual_seed(0)
+    block, x = PreActBlock(inputs, outputs, stride).eval(), torch.randn(2, inputs, 6, 6)
+    for layer in block.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            layer.running_mean.normal_()
+            layer.running_var.uniform_(0.5, 2)
+    first, second = (layer for layer in block.rest if isinstance(layer, nn.Conv2d))
+    norms = [layer for layer in block.modules() if isinstance(layer, nn.BatchNorm2d)]
+    active = norms[0](x).relu()
+    out = F.conv2d(active, first.weight, stride=stride, padding=1)
+    out = F.conv2d(norms[1](out).relu(), second.weight, padding=1)
+    same = inputs == outputs and stride == 1
+    way = x if same else F.conv2d(active, block.shortcut.weight, stride=stride)
+    torch.testing.assert_close(block(x), out + way)
 
 
 # ---- thresholded pixels ----

@@ -2,6 +2,7 @@
 
 import math
 from collections import Counter
+from itertools import pairwise
 
 import pytest
 import torch
@@ -10,7 +11,20 @@ from torch import Tensor, nn
 
 from robustutils import models
 from robustutils.attacks import FGSM, PGD, RFGSM
-from robustutils.objectives import Adversarial, Clean, EnsembleAdversarial, RampedAdversarial, single_step
+from robustutils.bounds import dual_margins, interval_margins
+from robustutils.objectives import (
+    Adversarial,
+    Augmented,
+    Certified,
+    Clean,
+    EnsembleAdversarial,
+    RampedAdversarial,
+    ScaledAndShifted,
+    Stages,
+    Wasserstein,
+    single_step,
+    wasserstein_ascent,
+)
 from robustutils.threats import Linf
 
 
@@ -70,7 +84,14 @@ def test_adversarial_attacks_in_evaluation_mode_and_learns_in_training_mode():
 
 
 @pytest.mark.parametrize(
-    "objective", [Clean(), Adversarial(attack=FGSM(eps=0.1)), EnsembleAdversarial(eps=0.1)]
+    "objective",
+    [
+        Clean(),
+        Adversarial(attack=FGSM(eps=0.1)),
+        EnsembleAdversarial(eps=0.1),
+        Wasserstein(),
+        Stages(((1.0, Clean()),)),
+    ],
 )
 @pytest.mark.parametrize("training", [True, False])
 def test_objectives_give_gradients_and_leave_mode_and_images_alone(objective, training):
@@ -244,3 +265,237 @@ def test_ramped_adversarial_training_starts_at_random_anew_in_every_batch():
 def test_a_ramp_that_is_no_share_of_the_training_is_refused(ramp):
     with pytest.raises(ValueError, match=rf"ramp={ramp}: the share of the training must lie in \(0, 1\]"):
         RampedAdversarial(eps=0.3, steps=3, step_size=0.15, ramp=ramp)
+
+
+# ---- stages ----
+
+
+def recorder(seen: list[tuple[str, float]], name: str):
+    def objective(model: nn.Module, x: Tensor, y: Tensor, progress: float) -> Tensor:
+        seen.append((name, progress))
+        return loss_at(model, x, y)
+
+    return objective
+
+
+def test_stages_hand_each_objective_its_own_progress():
+    seen: list[tuple[str, float]] = []
+    stages = Stages(((0.2, recorder(seen, "a")), (0.6, recorder(seen, "b")), (1.0, recorder(seen, "c"))))
+    for progress in (0.0, 0.1, 0.2, 0.5, 0.6, 0.9, 1.0):
+        torch.testing.assert_close(stages(Scores(), X, Y, progress), loss_at(Scores(), X))
+    assert [name for name, _ in seen] == ["a", "a", "b", "b", "c", "c", "c"]
+    assert [progress for _, progress in seen] == pytest.approx([0, 0.5, 0, 0.75, 0, 0.75, 1])
+
+
+@pytest.mark.parametrize(
+    "ends",
+    [
+        (),
+        (0.5,),
+        (0.5, 0.9),
+        (0.5, 1.1),
+        (0.0, 1.0),
+        (-0.1, 1.0),
+        (0.6, 0.4, 1.0),
+        (0.5, 0.5, 1.0),
+        (1.0, 1.0),
+    ],
+)
+def test_stages_that_do_not_rise_to_one_are_refused(ends):
+    with pytest.raises(
+        ValueError, match=rf"stages end at \[{', '.join(map(str, ends))}\]: .*rise from above 0 to 1"
+    ):
+        Stages(tuple((end, Clean()) for end in ends))
+
+
+# ---- distributionally robust training ----
+
+
+def smoothed(y: Tensor, share: float) -> Tensor:
+    return torch.stack(
+        [torch.tensor([1 - share if k == label else share / 2 for k in range(3)]) for label in y]
+    )
+
+
+@pytest.mark.parametrize(("c", "steps"), [(1.3, 15), (0.5, 3), (2.0, 0)])
+def test_the_ascent_of_wrm_is_that_of_the_authors_formulas(c, steps):
+    model, targets = Scores(), smoothed(Y, 0.1)
+
+    def gradient(x: Tensor) -> Tensor:
+        """Of the cross-entropy of a linear model: W (softmax - t)."""
+        with torch.no_grad():
+            return ((x.flatten(1) @ model.weight).softmax(1) - targets).mm(model.weight.T).view_as(x)
+
+    x_star = X + c * gradient(X)
+    for t in range(steps):
+        x_star = x_star + (c * gradient(x_star) - (x_star - X)) / (t + 2) ** 0.5
+    found = wasserstein_ascent(model, X, targets, c=c, steps=steps)
+    torch.testing.assert_close(found, x_star)
+    assert not found.requires_grad
+    assert model.weight.grad is None
+
+
+def test_the_ascent_of_wrm_climbs_its_objective_and_leaves_the_box():
+    model, targets = Scores(), smoothed(Y, 0.1)
+
+    def value(x: Tensor) -> Tensor:
+        loss = F.cross_entropy(model(x), targets, reduction="none")
+        return 1.3 * loss - (x - X).flatten(1).square().sum(1) / 2
+
+    found = wasserstein_ascent(model, X, targets, c=1.3, steps=15)
+    assert (value(found) > value(X)).all()
+    assert found.min() < 0, "the authors' code does not clip"
+    assert found.max() > 1, "the authors' code does not clip"
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_wrm_is_the_loss_on_smoothed_labels_where_the_ascent_ends(smoothing):
+    model, targets = Scores(), smoothed(Y, smoothing)
+    x_star = wasserstein_ascent(model, X, targets, c=1.3, steps=4)
+    expected = -(targets * model(x_star).log_softmax(1)).sum(1).mean()
+    found = Wasserstein(steps=4, smoothing=smoothing)(model, X, Y, 0.3)
+    torch.testing.assert_close(found, expected)
+    (slope,) = torch.autograd.grad(found, model.weight)
+    torch.testing.assert_close(slope, torch.autograd.grad(expected, model.weight)[0])
+
+
+def test_wrm_under_autocast_leaves_every_weight_its_gradient():
+    def gradients(dtype: torch.dtype) -> list[Tensor]:
+        net = models.build("wrm_mnist").train()
+        x = torch.rand(4, 1, 28, 28, generator=torch.Generator().manual_seed(0))
+        with torch.autocast("cpu", dtype=dtype, enabled=dtype != torch.float32):
+            Wasserstein(steps=2, dtype=dtype)(net, x, torch.arange(4), 0.0).backward()
+        return [parameter.grad for parameter in net.parameters()]
+
+    for full, half in zip(gradients(torch.float32), gradients(torch.bfloat16), strict=True):
+        assert (full - half).norm() < 0.1 * full.norm()
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"c": 0.0}, "c=0.0"),
+        ({"c": -1.3}, "c=-1.3"),
+        ({"c": math.nan}, "c=nan"),
+        ({"steps": -1}, "steps=-1"),
+        ({"smoothing": 1.0}, "smoothing=1.0"),
+        ({"smoothing": -0.1}, "smoothing=-0.1"),
+    ],
+)
+def test_wrm_refuses_bad_values(changes, text):
+    with pytest.raises(ValueError, match=f"{text}.*c must be positive, steps not negative, smoothing in"):
+        Wasserstein(**changes)
+
+
+# ---- certified training ----
+
+
+@pytest.fixture(scope="module")
+def certifiable() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Flatten(), nn.Linear(4, 16), nn.ReLU(), nn.Linear(16, 8), nn.ReLU(), nn.Linear(8, 3)
+    )
+
+
+@pytest.mark.parametrize("margins", [interval_margins, dual_margins])
+def test_the_certified_loss_is_the_clean_one_at_radius_0_and_grows_from_there(margins, certifiable):
+    losses = [
+        Certified(margins=margins, eps=eps, start=eps)(certifiable, X, Y, 0.5)
+        for eps in (0.0, 0.02, 0.1, 0.3)
+    ]
+    torch.testing.assert_close(losses[0], loss_at(certifiable, X))
+    assert all(more > less + 1e-4 for less, more in pairwise(losses)), losses
+
+
+@pytest.mark.parametrize("margins", [interval_margins, dual_margins])
+def test_the_certified_loss_is_above_that_of_any_attack(margins, certifiable):
+    found = Certified(margins=margins, eps=0.1, start=0.1)(certifiable, X, Y, 0.0)
+    for attack in (FGSM(eps=0.1), PGD(threat=Linf(eps=0.1), steps=20, step_size=0.02)):
+        assert found >= loss_at(certifiable, attack(certifiable, X, Y))
+
+
+@pytest.mark.parametrize(("progress", "radius"), [(0.0, 0.05), (0.5, 0.15), (1.0, 0.25)])
+def test_the_certified_radius_rises_in_a_straight_line_within_the_pixel_range(progress, radius):
+    boxes = []
+
+    def margins(model: nn.Module, low: Tensor, high: Tensor, y: Tensor) -> Tensor:
+        boxes.append((low, high))
+        return model(low) * torch.tensor([0.0, 1.0, 2.0])
+
+    model = Scores()
+    loss = Certified(margins=margins, eps=0.25, start=0.05)(model, X, Y, progress)
+    ((low, high),) = boxes
+    torch.testing.assert_close(low, (X - radius).clamp(0, 1))
+    torch.testing.assert_close(high, (X + radius).clamp(0, 1))
+    torch.testing.assert_close(loss, F.cross_entropy(-margins(model, low, high, Y), Y))
+
+
+@pytest.mark.parametrize(
+    ("start", "eps"), [(-0.1, 0.1), (0.2, 0.1), (0.0, 1.5), (0.0, 25.5), (math.nan, 0.1), (0.0, math.nan)]
+)
+def test_certified_refuses_radii_that_do_not_rise_within_the_pixel_range(start, eps):
+    with pytest.raises(ValueError, match=rf"start={start}, eps={eps}: .*\[0, 1\]"):
+        Certified(margins=interval_margins, eps=eps, start=start)
+
+
+# ---- moved, mirrored, scaled and shifted images ----
+
+
+def images_seen(wrapped: type, x: Tensor, **settings) -> tuple[Tensor, float]:
+    """The images and the progress that the objective within ``wrapped`` is given."""
+    seen = []
+
+    def objective(model: nn.Module, x: Tensor, y: Tensor, progress: float) -> Tensor:
+        seen.append((x, progress))
+        return x.sum()
+
+    wrapped(objective=objective, **settings)(Scores(), x, torch.zeros(len(x), dtype=torch.int64), 0.3)
+    return seen[0]
+
+
+@pytest.mark.parametrize("flip", [False, True])
+def test_augmented_images_are_crops_of_the_padded_image_each_equally_often(flip):
+    image = torch.arange(1.0, 25.0).view(1, 2, 3, 4) / 25
+    padded = F.pad(image[0], (1,) * 4)
+    crops = [padded[:, i : i + 3, j : j + 4] for i in range(3) for j in range(3)]
+    crops += [crop.flip(2) for crop in crops] if flip else []
+    torch.manual_seed(0)
+    moved, progress = images_seen(Augmented, image.expand(1800, -1, -1, -1), pad=1, flip=flip)
+    assert progress == 0.3
+    same = (moved[:, None] == torch.stack(crops)).flatten(2).all(2)
+    assert same.any(1).all(), "an image is no crop"
+    counts = same.sum(0)
+    expected = 1800 / len(crops)
+    assert (counts - expected).abs().max() < 4 * math.sqrt(expected), counts  # four standard deviations
+
+
+def test_augmented_without_padding_and_mirrors_changes_nothing():
+    assert torch.equal(images_seen(Augmented, X, pad=0, flip=False)[0], X)
+    with pytest.raises(ValueError, match="pad=-1: must not be negative"):
+        Augmented(objective=Clean(), pad=-1, flip=True)
+
+
+def test_scaled_and_shifted_images_keep_to_the_pixel_range_and_to_the_smallest_scale():
+    x = torch.tensor([0.0, 0.25, 0.75, 1.0]).view(1, 1, 2, 2).expand(2000, -1, -1, -1)
+    torch.manual_seed(0)
+    out, progress = images_seen(ScaledAndShifted, x, least=0.6)
+    assert progress == 0.3
+    low, high = out.flatten(1)[:, 0], out.flatten(1)[:, 3]
+    scale, beta = high - low, (low + high - 1) / 2
+    torch.testing.assert_close(out.flatten(1), low[:, None] + scale[:, None] * x.flatten(1))
+    assert out.min() >= 0
+    assert out.max() <= 1
+    assert 0.6 <= scale.min() < 0.61
+    assert 0.99 < scale.max() <= 1
+    assert scale.mean().item() == pytest.approx(0.8, abs=0.015)
+    share = beta / ((1 - scale) / 2)
+    assert share.abs().max() <= 1.01
+    assert share.mean().abs() < 0.06
+    assert share.std().item() == pytest.approx(1 / math.sqrt(3), rel=0.05)
+
+
+@pytest.mark.parametrize("least", [0.0, -0.5, 1.1, math.nan])
+def test_a_smallest_scale_out_of_range_is_refused(least):
+    with pytest.raises(ValueError, match=rf"least={least}: .*\(0, 1\]"):
+        ScaledAndShifted(objective=Clean(), least=least)

@@ -340,6 +340,16 @@ def test_warm_up_and_decay_rises_and_falls_in_straight_lines():
     )
 
 
+def test_late_decay_is_full_until_the_last_twentieth_and_falls_in_a_straight_line():
+    assert [training.late_decay(t) for t in (0.0, 0.5, 0.94)] == [1.0, 1.0, 1.0]
+    assert [training.late_decay(t) for t in (0.95, 0.975, 0.99, 1.0)] == pytest.approx([1, 0.5, 0.2, 0])
+
+
+def test_halving_starts_ten_of_sixty_epochs_after_a_third():
+    rates = [training.halved_after_a_third(epoch / 60) for epoch in range(60)]
+    assert rates == [1.0] * 30 + [0.5] * 10 + [0.25] * 10 + [0.125] * 10
+
+
 def test_training_in_bfloat16_ends_where_float32_does(digits):
     test = data.load("digits", "test")
     errors = {}
