@@ -119,6 +119,7 @@ def madry(architecture: str, eps: float, *, dtype: torch.dtype = torch.float32) 
         ),
         epochs=6,
         batch_size=128,
+        learning_rate=5e-3,
         schedule=training.warm_up_and_decay,
         max_gradient_norm=5,
     )
