@@ -205,12 +205,12 @@ def kolter_wong_in_full(eps: float) -> Recipe:
     )
 
 
-def wrm(*, dtype: torch.dtype = torch.float32) -> Recipe:
+def wrm(*, epochs: int = 25, dtype: torch.dtype = torch.float32) -> Recipe:
     """Distributionally robust training (Sinha et al. 2018; BS, Table 5): Adam 1e-3, batch 256, 25 epochs."""
     return Recipe(
         architecture="wrm_mnist",
         objective=Wasserstein(dtype=dtype),
-        epochs=25,
+        epochs=epochs,
         batch_size=256,
         dtype=dtype,
     )
@@ -230,7 +230,7 @@ RECIPES: dict[str, Recipe] = {
         dtype=torch.bfloat16,
     ),
     "madry_mnist": madry("madry_mnist", 0.3, dtype=torch.bfloat16),
-    "madry_fashion": madry("madry_mnist", 0.1, dtype=torch.bfloat16),
+    "madry_fashion_mnist": madry("madry_mnist", 0.1, dtype=torch.bfloat16),
     "natural": Recipe(
         architecture="madry_mnist",
         objective=Clean(),
@@ -240,9 +240,10 @@ RECIPES: dict[str, Recipe] = {
         dtype=torch.bfloat16,
     ),
     "kolter_wong": kolter_wong(0.1),
-    "wrm": wrm(dtype=torch.bfloat16),
+    "wrm": wrm(epochs=4, dtype=torch.bfloat16),
+    "wrm_in_full": wrm(dtype=torch.bfloat16),
     "madry_mnist_in_full": madry_in_full(0.3),
-    "madry_fashion_in_full": madry_in_full(0.1),
+    "madry_fashion_mnist_in_full": madry_in_full(0.1),
     "natural_in_full": Recipe(
         architecture="madry_mnist", objective=Clean(), epochs=91, batch_size=50, learning_rate=1e-4
     ),

@@ -23,9 +23,8 @@ COLOURS: Mapping[str, str] = {
     "standard": _PALETTE[9],
     "adversarial": _PALETTE[4],
     "ensemble": _PALETTE[8],
-    "at eps": _PALETTE[3],
-    "at alpha eps": _PALETTE[0],
-    "accuracy": _PALETTE[7],
+    "at eps": _PALETTE[5],
+    "at alpha eps": _PALETTE[6],
 }
 
 WIDTH = 7.2

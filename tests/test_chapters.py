@@ -8,7 +8,7 @@ import papermill
 import pytest
 import safetensors.torch
 
-from robustutils import models, runs
+from robustutils import data, models, pipeline, runs
 
 CHAPTERS = runs.repository() / "chapters"
 SMALL = {"n_train": 600, "n_test": 40, "ratio_points": 20, "ratio_steps": 5, "pixel_points": 10, "queries": 5}
@@ -55,3 +55,70 @@ def test_a_single_architecture_and_a_model_of_ones_own_are_enough(tmp_path: Path
 def test_models_that_do_not_fit_together_stop_the_chapter_at_its_start(parameters, message):
     with pytest.raises(runs.ParameterError, match=message):
         begin("ensemble_adversarial_training", **parameters)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"dataset": "svhn"}, "dataset='svhn': allowed are digits, mnist"),
+        ({"dataset": "gtsrb,gtsrb_half"}, "two of them stand for the same set"),
+        ({"defences": "wrmm"}, r"defences='wrmm' \(did you mean 'wrm'\?\)|'wrmm'"),
+        ({"alpha": 0.85, "beta": 0.2}, r"beta=0.2 with alpha=0.85: pixels would leave \[0, 1\]"),
+        ({"alpha": 1.5}, "alpha=1.5: must be a number from 0.01 to 1.0"),
+        ({"epsilon": 2.0, "defences": "madry"}, "epsilon=2.0: an linf radius is at most 1"),
+        ({"n_test": 3}, "n_test=3: must be a whole number from 40"),
+        ({"weights": "mine.safetensors"}, "weights='mine.safetensors': needs -p model"),
+    ],
+)
+def test_blind_spots_that_cannot_be_stop_the_chapter_at_its_start(parameters, message):
+    with pytest.raises(runs.ParameterError, match=message):
+        begin("blind_spot", **parameters)
+
+
+BRIEF = {
+    "epochs": 1,
+    "n_train": 130,
+    "n_held_out": 0,
+    "n_test": 40,
+    "n_attacked": 10,
+    "steps": 2,
+    "trend_steps": 2,
+    "n_carlini": 4,
+    "n_gallery": 4,
+    "carlini_iterations": 10,
+    "n_map": 4,
+    "n_repair": 0,
+}
+
+
+def executed(parameters: dict, tmp_path: Path) -> tuple[str, dict[str, dict]]:
+    """What the blind-spot chapter prints, and its measured rows by id and row."""
+    notebook = CHAPTERS / "blind_spot.ipynb"
+    papermill.execute_notebook(notebook, tmp_path / "out.ipynb", BRIEF | parameters, progress_bar=False)
+    done = papermill.iorw.load_notebook_node(str(tmp_path / "out.ipynb"))
+    outputs = [output for cell in done.cells for output in cell.get("outputs", [])]
+    printed = "".join(output.text for output in outputs if output.output_type == "stream")
+    rows = pipeline.stored_results(done)["claims"]
+    return printed, {f"{row['id']} {row['row']}": row for row in rows if row["measured"] is not None}
+
+
+def test_colour_images_are_measured_too(tmp_path: Path):
+    try:
+        data.load("cifar10", "test")
+    except data.DataError:
+        pytest.skip("ROBUSTUTILS_DATA does not hold cifar10")
+    printed, rows = executed({"dataset": "cifar10", "defences": "madry,kolter_wong"}, tmp_path)
+    assert {"BS-T1 CIFAR-10 | accuracy", "BS-X1 CIFAR-10 | accuracy under PGD-20"} <= rows.keys()
+    assert "BS-T1 CIFAR-10 | normalised distance" in rows
+    assert "CIFAR-10, Kolter-Wong, linf eps = 0.03137" in printed
+
+
+def test_a_cell_of_ones_own_and_a_model_of_ones_own(tmp_path: Path):
+    weights = tmp_path / "mine.safetensors"
+    state = {key: value.contiguous() for key, value in models.build("small_cnn", seed=7).state_dict().items()}
+    safetensors.torch.save_file(state, weights)
+    mine = {"model": "robustutils.models:small_cnn", "weights": str(weights)}
+    printed, rows = executed(mine | {"alpha": 0.85, "beta": 0.05, "defences": "madry"}, tmp_path)
+    assert f"{mine['model']} on MNIST, linf eps = 0.3" in printed
+    assert printed.count("0.85    0.05") == 2, "the cell of the defence and that of the model"
+    assert not [name for name in rows if name.startswith("BS-F4")], "not the paper's columns"
