@@ -1371,7 +1371,7 @@ if run.n_repair and small_sets and ("madry", small_sets[0]) in nets:
 # %% tags=["hide-input"] mystnb={"figure": {"name": "bs-sanity", "caption": "Success of the attack over its radius, as a multiple of the threshold of the defence: the Madry network and the natural network of the same architecture."}, "image": {"alt": "Two curves of success over radius with interval bands, both rising to 100 percent."}}
 sane = next((n for n in small_sets if ("madry", n) in nets), None)
 if sane:
-    probe = test[sane].first(min(len(test[sane]), 4 * run.n_map))
+    probe = test[sane].first(min(len(test[sane]), 2 * run.n_map))
     factors = [0.0, 0.25, 0.5, 1.0, 1.5, 2.0, 3.0]
     eps = radius("madry", sane)
     sweep = {"adversarial": [], "standard": []}

@@ -223,7 +223,7 @@ def _confirmed(model: nn.Module, rows: _Rows, made: Tensor, gain: Tensor, fools:
 class CarliniLinf(_Carlini):
     """The smallest change of the most changed pixel (Carlini & Wagner 2017, section VI.C; their ``li_attack.py``).
 
-    Minimises c max(0, z_y - max_{j != y} z_j) + sum_i max(0, |delta_i| - tau). A round succeeds when that is below
+    Minimises c max(0, z_y - max_{j != y} z_j) + sum_i max(0, abs(delta_i) - tau). A round succeeds when that is below
     1e-4 c and the label has changed: then tau becomes 0.9 min(tau, achieved), and a new round starts from there. After
     ``iterations`` without success c doubles; the search ends with c above ``largest_c`` or tau at most 1/256.
 
