@@ -236,7 +236,7 @@ for name in sets:
 
 # %%
 def own_training_set(name):
-    """What Madry's code trains on: it holds the first 5,000 MNIST images back."""
+    """Madry's code holds the first 5,000 images back."""
     small = name in ("digits", "mnist", "fashion_mnist")
     kept = torch.arange(run.n_held_out if small else 0, len(train[name]))
     return train[name].take(kept)
@@ -277,7 +277,7 @@ def recipe(defence, name):
 
 
 def defended(name):
-    """Which defences the paper tries on a data set, of those that are asked for."""
+    """The defences that the paper tries on a data set."""
     known = {"CIFAR-10": ("madry", "kolter_wong"), "GTSRB": ("madry",)}
     return [d for d in run.defences if d in known.get(SETS[name], DEFENCES)]
 
@@ -318,28 +318,6 @@ def threat(defence, name):
     return kind(eps=radius(defence, name))
 
 
-def certified(net, images, labels, eps, margins):
-    """Whether a bound on the margins certifies each image: bool [N]."""
-    with torch.no_grad():
-        return torch.cat(
-            [
-                (
-                    margins(
-                        net, (x - eps).clamp(0, 1), (x + eps).clamp(0, 1), y
-                    )
-                    .scatter(1, y[:, None], 1.0)
-                    .amin(1)
-                    > 0
-                ).cpu()
-                for x, y in zip(
-                    images.to(run.device).split(50),
-                    labels.to(run.device).split(50),
-                    strict=True,
-                )
-            ]
-        )
-
-
 def percent(values):
     """A rate with its 95% interval, as text."""
     return str(
@@ -372,15 +350,15 @@ for (defence, name), net in nets.items():
         )
     print(line)
     if defence == "kolter_wong":
-        first = images.first(min(len(images), 10 * run.n_attacked))
         dual, interval = (
-            certified(net, first.images, first.labels, where.eps, margins)
+            evaluation.certified(net, margins, images, eps=where.eps)
             for margins in (bounds.dual_margins, bounds.interval_margins)
         )
-        broken = dual & ~under_pgd[defence, name].attacked[: len(first)]
+        broken = dual & ~under_pgd[defence, name].attacked
         print(
-            f"{'':27}certified {percent(dual)}, by intervals {percent(interval)},"
-            f" certified and broken: {int(broken.sum())}"
+            f"{'':27}certified {percent(dual)}\n"
+            f"{'':27}by intervals {percent(interval)}\n"
+            f"{'':27}certified and broken by PGD: {int(broken.sum())}"
         )
         assert not broken.any(), "PGD broke an image that was certified"
         if name != "digits":  # there the training is on intervals alone
@@ -430,7 +408,7 @@ COLUMNS = {  # (alpha, beta) of the paper's galleries
 
 
 def columns_of(defence, name):
-    """The columns of the paper's gallery, or the cell that was asked for, after the image as it is."""
+    """Columns of the paper's gallery, or the cell that was asked for."""
     if (run.alpha, run.beta) != (1.0, 0.0):
         return [(1.0, 0.0), (run.alpha, run.beta)]
     small = [(1.0, 0.0), (0.9, 0.0), (0.9, 0.05)]
@@ -506,7 +484,7 @@ LADDER = [0.02 * 1.05**k for k in range(80)]
 
 
 def pgd_distances(net, few):
-    """The smallest radius of the ladder at which PGD fools the model, for each image: [N]."""
+    """The smallest radius at which PGD fools the model: [N]."""
     distances = torch.full((len(few),), torch.inf)
     for eps in (level for level in LADDER if level <= 1):
         left = distances.isinf().nonzero().squeeze(1)
@@ -749,7 +727,8 @@ for name in (n for n in sets if ("madry", n) in fallen):
         ),
     )
     tenth_rates = " ".join(f"{part.percent:.1f}" for part in tenths)
-    print(f"{SETS[name]:14}success in tenths of distance (%): {tenth_rates}")
+    print(f"{SETS[name]:14}success (%) by tenths of distance:")
+    print(f"{'':14}{tenth_rates}")
 
 # %% [markdown]
 # ## How far apart are training and test set?
@@ -770,7 +749,7 @@ for name in (n for n in sets if ("madry", n) in fallen):
 
 # %%
 def divergences(name, label, embedding):
-    """Divergence of test from training points in one embedding, and of training points from others."""
+    """Test from training points, and training points from others."""
     defence = FEATURES[label]
     source = own_training_set(name)
     n = min(run.n_embedded, len(test[name]), len(source) // 2)
@@ -794,8 +773,9 @@ def divergences(name, label, embedding):
 
 
 # %% tags=["hide-input"]
-print("KL divergence of test from training set, mean over embeddings")
-print(f"{'':45}truncated  renormalised  training from itself")
+print("KL divergence of test from training set, mean over embeddings;")
+print("itself: of one half of the training points from the other")
+print(f"{'':43}truncated  spread  renormalised  itself")
 embeddings = list(range(run.n_embeddings))
 kl = {}
 for name in sets:
@@ -807,8 +787,8 @@ for name in sets:
         other = np.mean([own.truncated for _, own in pairs])
         normal = np.mean([ours.renormalised for ours, _ in pairs])
         print(
-            f"{SETS[name]:14}{label:31}{kl[name, label].mean():9.3f}{normal:14.3f}{other:14.3f}"
-            f"   each: {' '.join(f'{value:.3f}' for value in kl[name, label])}"
+            f"{SETS[name]:14}{label:31}{kl[name, label].mean():7.3f}"
+            f"{np.ptp(kl[name, label]):8.3f}{normal:14.3f}{other:8.3f}"
         )
         left_out = sorted({c for ours, _ in pairs for c in ours.left_out})
         if left_out:
@@ -987,7 +967,7 @@ figures.gallery(
 
 # %%
 def cells_of(defence, name):
-    """The cells of the paper's table, or the one that was asked for, after the images as they are."""
+    """Cells of the paper's table, or the one that was asked for."""
     if (run.alpha, run.beta) != (1.0, 0.0):
         return [(1.0, 0.0), (run.alpha, run.beta)]
     paper = TABLES.get((defence, SETS[name]), [])
@@ -1486,7 +1466,8 @@ if sane:
 
 # %% tags=["hide-input"]
 results = ledger.results(
-    not_run_note="next: part of the profile paper, which needs a GPU",
+    not_run_note=f"next: this run is on {', '.join(SETS[n] for n in sets)};"
+    " CIFAR-10 and GTSRB need a GPU",
     **run.provenance(**fingerprints),
 )
 published = (

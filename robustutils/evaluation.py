@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from robustutils import artifacts
 from robustutils.attacks import Attack, Loss, cross_entropy, evaluation_mode
+from robustutils.bounds import Margins
 from robustutils.data import Dataset
 from robustutils.intervals import wilson
 from robustutils.threats import check
@@ -106,6 +107,35 @@ def judged(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
         "device": next(model.parameters()).device.type,
     }
     return artifacts.cached("judged", config, (correct,), build)["correct"]
+
+
+def certified(
+    model: nn.Module, margins: Margins, dataset: Dataset, *, eps: float, batch_size: int = 50
+) -> Tensor:
+    """Which images no perturbation of linf radius ``eps`` within [0, 1] can take from their label: bool [N] on the CPU.
+
+    ``margins`` is a verified bound on z_y - z_j, such as :func:`robustutils.bounds.dual_margins`; an image counts where all
+    of them are positive. Finished verdicts are kept in the artifact cache.
+    """
+    device = next(model.parameters()).device
+
+    def build(_: Path) -> dict[str, Tensor]:
+        found = []
+        with evaluation_mode(model), torch.no_grad():
+            for x, y in zip(dataset.images.split(batch_size), dataset.labels.split(batch_size), strict=True):
+                x, y = x.to(device), y.to(device)
+                lowest = margins(model, (x - eps).clamp(0, 1), (x + eps).clamp(0, 1), y)
+                found.append((lowest.scatter(1, y[:, None], torch.inf) > 0).all(1).cpu())
+        return {"certified": torch.cat(found)}
+
+    config = {
+        "model": model,
+        "margins": margins,
+        "data": dataset.fingerprint,
+        "eps": eps,
+        "device": device.type,
+    }
+    return artifacts.cached("certified", config, (certified,), build)["certified"]
 
 
 def losses(

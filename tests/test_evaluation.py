@@ -7,10 +7,20 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from robustutils import evaluation
+from robustutils import bounds, evaluation
 from robustutils.attacks import FGSM, PGD, RFGSM
 from robustutils.data import Dataset
-from robustutils.evaluation import Rate, Verdicts, adversarial, correct, crafted, evaluate, judged, losses
+from robustutils.evaluation import (
+    Rate,
+    Verdicts,
+    adversarial,
+    certified,
+    correct,
+    crafted,
+    evaluate,
+    judged,
+    losses,
+)
 from robustutils.intervals import wilson
 from robustutils.threats import Linf, ThreatError
 
@@ -288,3 +298,17 @@ def test_judged_verdicts_are_those_of_correct_and_kept(digits_net, digits, cache
     wrong = (labels + 1) % 10
     assert torch.equal(judged(digits_net, images, wrong), correct(digits_net, images, wrong))
     assert torch.equal(judged(digits_net, 1 - images, labels), correct(digits_net, 1 - images, labels))
+
+
+def test_certified_images_are_those_whose_margins_are_all_positive(digits, digits_net, cache):
+    some, eps = digits.first(120), 0.02
+    low, high = (some.images - eps).clamp(0, 1), (some.images + eps).clamp(0, 1)
+    margins = bounds.interval_margins(digits_net, low, high, some.labels)
+    others = torch.ones_like(margins, dtype=torch.bool).scatter(1, some.labels[:, None], False)
+    expected = torch.stack([row[kept].min() > 0 for row, kept in zip(margins, others, strict=True)])
+    found = certified(digits_net, bounds.interval_margins, some, eps=eps)
+    assert torch.equal(found, expected)
+    assert 0 < found.sum() < len(found), "a radius at which some are certified and some are not"
+    assert not (found & ~correct(digits_net, some.images, some.labels)).any()
+    assert len(list(cache.glob("certified-*.safetensors"))) == 1, "kept"
+    assert torch.equal(certified(digits_net, bounds.interval_margins, some, eps=eps), found)
