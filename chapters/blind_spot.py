@@ -1532,9 +1532,9 @@ scoreboard.comparison_table(
 # test images success is {glue:text}`BS-F1-MNIST-farthest-tenth-minus-nearest-tenth` higher than in the nearest. The
 # relation fades as $k$ grows: what counts are the nearest neighbours.
 #
-# *The divergence says little here.* Its three embeddings differ by more than the paper's data sets do, and one half of the
-# training points diverges from the other almost as much as the test points do: a density estimated from 150 points a
-# class is mostly its own noise.
+# *The divergence says little here.* Its three embeddings differ by more than the paper's data sets do, and in the
+# network's own features one half of the training points diverges from the other almost as much as the test points do: a
+# density estimated from 150 points a class is mostly its own noise.
 #
 # *Blind spots.* Less contrast leaves the accuracy where it was and opens the defence; a shift that keeps white white opens
 # it further. Even on the certified network success climbs from
