@@ -1205,7 +1205,7 @@ def gallery(defence, name):
 pairs = list(shown)
 figures.gallery(gallery(*pairs[0])) if pairs else None
 
-# %% tags=["hide-input"] mystnb={"figure": {"name": "bs-gallery-clothes", "caption": "The same for the Madry network on the last data set of this run (Fashion-MNIST in the published edition)."}, "image": {"alt": "Rows of images in pairs: scaled and shifted images, and their adversarial examples."}}
+# %% tags=["hide-input"] mystnb={"figure": {"name": "bs-gallery-clothes", "caption": "The same for the Madry network on the last data set of this run; with a single data set these are the images above."}, "image": {"alt": "Rows of images in pairs: scaled and shifted images, and their adversarial examples."}}
 figures.gallery(gallery("madry", sets[-1])) if (
     "madry",
     sets[-1],
