@@ -62,9 +62,10 @@ restarts = None  # its random starts, after the paper's two
 trend_steps = None  # of the attack on all test images
 n_embedded = None  # training and as many test images in each embedding
 n_embeddings = None  # embeddings, each from its own seed
-n_carlini = None  # images for the attack of Carlini and Wagner
+n_carlini = None  # images for the attacks of Carlini and Wagner
 n_gallery = None  # of these, those that are also scaled and shifted
-carlini_iterations = None  # for each constant
+carlini_iterations = None  # in linf, for each constant
+carlini_l2_iterations = None  # in l2, for each of nine constants
 n_map = None  # images at each point of the (alpha, beta) plane
 n_repair = None  # images attacked after training on scaled images; 0: none
 n_autoattack = None  # images for AutoAttack (a peer library); 0: none
@@ -99,9 +100,13 @@ from robustutils import (
     trends,
 )
 from robustutils import defences as recipes
-from robustutils.intervals import mean_interval, paired_difference
+from robustutils.intervals import (
+    independent_difference,
+    mean_interval,
+    median_interval,
+    paired_difference,
+)
 from robustutils.threats import L2, Linf
-from scipy import stats
 
 figures.use_style()
 
@@ -147,9 +152,10 @@ run = runs.start(
         "trend_steps": (10, 40, 100, runs.Between(1, 10000)),
         "n_embedded": (100, 1500, 10000, runs.Between(100, 20000)),
         "n_embeddings": (2, 3, 3, runs.Between(2, 20)),
-        "n_carlini": (4, 50, 200, runs.Between(4, 10000)),
+        "n_carlini": (4, 200, 200, runs.Between(4, 10000)),
         "n_gallery": (4, 20, 50, runs.Between(2, 1000)),
         "carlini_iterations": (30, 300, 1000, runs.Between(10, 10000)),
+        "carlini_l2_iterations": (30, 1000, 1000, runs.Between(10, 10000)),
         "n_map": (20, 200, 1000, runs.Between(4, 20000)),
         "n_repair": (30, 1000, 2000, runs.Between(0, 20000)),
         "n_autoattack": (0, 500, 500, runs.Between(0, 20000)),
@@ -235,14 +241,16 @@ for name in sets:
 
 
 # %%
+small_sets = [n for n in sets if SETS[n] in ("MNIST", "Fashion-MNIST")]
+
+
 def own_training_set(name):
     """Madry's code holds the first 5,000 images back."""
-    small = name in ("digits", "mnist", "fashion_mnist")
-    kept = torch.arange(run.n_held_out if small else 0, len(train[name]))
-    return train[name].take(kept)
+    first = run.n_held_out if name in small_sets else 0
+    return train[name].take(torch.arange(first, len(train[name])))
 
 
-DIGITS = {  # a few seconds each, so that quick has something to attack
+SECONDS = {  # trained in seconds, so that quick has something to attack
     "natural": recipes.recipe("small_cnn").replace(learning_rate=3e-3),
     "madry": recipes.recipe("small_cnn").replace(
         objective=objectives.RampedAdversarial(
@@ -262,10 +270,16 @@ DIGITS = {  # a few seconds each, so that quick has something to attack
 }
 
 
+def in_seconds(name):
+    """Whether the networks of a data set are those of `quick`."""
+    quick = run.profile == "quick" and name in small_sets
+    return quick or name == "digits"
+
+
 def recipe(defence, name):
     """How a defence is trained on a data set."""
-    if name == "digits":
-        chosen = DIGITS[defence]
+    if in_seconds(name):
+        chosen = SECONDS[defence]
     else:
         keys = [f"{defence}_{name.removesuffix('_half')}", defence]
         if run.training == "full":
@@ -361,7 +375,7 @@ for (defence, name), net in nets.items():
             f"{'':27}certified and broken by PGD: {int(broken.sum())}"
         )
         assert not broken.any(), "PGD broke an image that was certified"
-        if name != "digits":  # there the training is on intervals alone
+        if not in_seconds(name):  # there training is on intervals alone
             assert interval.sum() <= dual.sum(), (
                 "intervals certify more than the dual bound"
             )
@@ -397,10 +411,14 @@ def at_radius(defence, name, **changes):
 
 def nearest_attack(defence):
     """Carlini and Wagner's attack in the norm of the defence."""
-    kind = carlini.CarliniL2 if defence == "wrm" else carlini.CarliniLinf
-    return kind(iterations=run.carlini_iterations, dtype=dtype)
+    if defence == "wrm":
+        return carlini.CarliniL2(
+            iterations=run.carlini_l2_iterations, dtype=dtype
+        )
+    return carlini.CarliniLinf(iterations=run.carlini_iterations, dtype=dtype)
 
 
+# %% tags=["hide-input"]
 COLUMNS = {  # (alpha, beta) of the paper's galleries
     ("madry", "MNIST"): [(1.0, 0.0), (0.8, 0.0), (0.8, 0.1)],
     ("madry", "Fashion-MNIST"): [(1.0, 0.0), (0.9, 0.0), (0.9, 0.05)],
@@ -417,7 +435,6 @@ def columns_of(defence, name):
 
 shown = {}  # images that are classified correctly in every column
 closest = {}  # (defence, data set, column) -> Carlini and Wagner's result
-small_sets = [n for n in sets if SETS[n] in ("MNIST", "Fashion-MNIST")]
 for name in small_sets:
     for defence in defended(name):
         net, columns = (
@@ -445,7 +462,7 @@ for name in small_sets:
             net,
             nearest_attack(defence),
             together.changed(torch.cat(moved)),
-            batch_size=len(together),
+            batch_size=60,
         )
         sizes = [len(part) for part in chosen]
         for (a, b), images, far in zip(
@@ -457,48 +474,55 @@ for name in small_sets:
             closest[defence, name, a, b] = carlini.Nearest(images, far)
 
 # %% tags=["hide-input"]
-print("success at eps (%)          n   C&W  C&W, a ninth more  margin ascent")
+print(f"{'success at eps (%)':28}n   C&W  a ninth more  ascent  7 starts")
 for (defence, name), few in shown.items():
     eps = radius(defence, name)
     far = closest[defence, name, 1.0, 0.0].distances
-    ascent = ~evaluation.evaluate(
-        nets[defence, name], at_radius(defence, name), few
-    ).attacked
+    ascent, seven = (
+        ~evaluation.evaluate(nets[defence, name], attack, few).attacked
+        for attack in (
+            at_radius(defence, name),
+            at_radius(defence, name, restarts=5),
+        )
+    )
     rates = [
         100 * hits.float().mean().item()
-        for hits in (far < eps, far < eps / 0.9, ascent)
+        for hits in (far < eps, far < eps / 0.9, ascent, seven)
     ]
     print(
-        f"{SETS[name]:14}{LABELS[defence]:12}{len(few):4}{rates[0]:6.1f}{rates[1]:19.1f}{rates[2]:15.1f}"
+        f"{SETS[name]:14}{LABELS[defence]:11}{len(few):4}{rates[0]:6.1f}{rates[1]:14.1f}{rates[2]:8.1f}{rates[3]:10.1f}"
     )
 
 # %% [markdown]
-# C&W's distance is that of the last $\tau$ that succeeded: it can be a ninth too large, which is what the middle column
-# allows for.
+# C&W's linf distance is that of the last $\tau$ that succeeded: it can be a ninth too large, which is what the second column
+# of rates allows for. *Ascent* is the attack of the tables; the last column gives it five random starts more.
 #
 # The paper also says (section 4.1) that C&W finds *closer* examples than PGD. Here PGD climbs the cross-entropy for 100 steps
-# in balls of growing radius, each a twentieth larger than the last, and the first that holds an example is its distance.
+# in balls of a ladder of radii, each a twentieth larger than the last; bisection finds the smallest that holds an example.
 
 # %%
-LADDER = [0.02 * 1.05**k for k in range(80)]
+LADDER = 0.02 * 1.05 ** torch.arange(80, dtype=torch.float64)
 
 
 def pgd_distances(net, few):
-    """The smallest radius at which PGD fools the model: [N]."""
-    distances = torch.full((len(few),), torch.inf)
-    for eps in (level for level in LADDER if level <= 1):
-        left = distances.isinf().nonzero().squeeze(1)
-        if len(left) == 0:
-            break
-        pgd = attacks.PGD(
-            threat=Linf(eps=eps),
-            steps=run.steps,
-            step_size=eps / 10,
-            dtype=dtype,
-        )
-        fooled = ~evaluation.evaluate(net, pgd, few.take(left)).attacked
-        distances[left[fooled]] = eps
-    return distances
+    """The radius on the ladder from which PGD fools the model: [N]."""
+    withstood = torch.full((len(few),), -1)
+    fooled = torch.full((len(few),), len(LADDER))
+    while (open_ := fooled - withstood > 1).any():
+        middle = (withstood + fooled) // 2
+        for level in middle[open_].unique().tolist():
+            tried = (open_ & (middle == level)).nonzero().squeeze(1)
+            eps = LADDER[level].item()
+            pgd = attacks.PGD(
+                threat=Linf(eps=eps),
+                steps=run.steps,
+                step_size=eps / 10,
+                dtype=dtype,
+            )
+            stands = evaluation.evaluate(net, pgd, few.take(tried)).attacked
+            withstood[tried[stands]] = level
+            fooled[tried[~stands]] = level
+    return torch.cat([LADDER, torch.tensor([torch.inf])])[fooled]
 
 
 # %% tags=["hide-input"]
@@ -520,15 +544,6 @@ def record(id, row, measurement):
     """A row of the claims; parameters of one's own may lead to rows that the paper does not have."""
     if (id, row) in stated:
         ledger.record(id, row, measurement)
-
-
-def median_interval(values):
-    """95% interval of the median from order statistics."""
-    ordered = np.sort(values)
-    low = int(stats.binom.ppf(0.025, len(ordered), 0.5))
-    return ordered[max(low - 1, 0)], ordered[
-        min(len(ordered) - low, len(ordered) - 1)
-    ]
 
 
 print(
@@ -594,7 +609,7 @@ KS = [
 
 
 def features(defence, name, images, drop=1):
-    """Features of a network: the output of all but its last layer."""
+    """Features of a network: the output of all but its last layer; with ``drop`` 2 before their ReLU."""
     return manifolds.features(nets[defence, name], images, drop=drop)
 
 
@@ -667,12 +682,10 @@ FIGURE = {
 
 
 def unpaired(one, other):
-    """Difference of two rates on different images in points, with its 95% interval (Newcombe 1998, method 10)."""
-    gap = one.percent - other.percent
-    (low, high), (least, most) = one.interval, other.interval
-    below = np.hypot(one.percent - low, most - other.percent)
-    above = np.hypot(high - one.percent, other.percent - least)
-    return gap, (gap - below, gap + above)
+    """Difference of two rates on different images in points, with its 95% interval."""
+    return independent_difference(
+        one.percent, one.interval, other.percent, other.interval
+    )
 
 
 OTHER_K = {10: "BS-F6", 100: "BS-F7", 1000: "BS-F8"}
@@ -729,6 +742,22 @@ for name in (n for n in sets if ("madry", n) in fallen):
     tenth_rates = " ".join(f"{part.percent:.1f}" for part in tenths)
     print(f"{SETS[name]:14}success (%) by tenths of distance:")
     print(f"{'':14}{tenth_rates}")
+    if name in small_sets:
+        for label, defence in FEATURES.items():
+            before = manifolds.neighbour_distances(
+                features(defence, name, test[name].images, drop=2),
+                features(
+                    defence, name, own_training_set(name).images, drop=2
+                ),
+                [5],
+            )[5].numpy()
+            kept = correct["madry", name].numpy()
+            hits = fallen["madry", name].numpy()[kept]
+            if hits.any() and not hits.all():
+                area, (low, high) = trends.auroc(before[kept], hits)
+                print(
+                    f"{'':14}{label}, before the ReLU, k=5: {area:.3f} [{low:.3f}, {high:.3f}]"
+                )
 
 # %% [markdown]
 # ## How far apart are training and test set?
@@ -908,18 +937,13 @@ if {"MNIST", "Fashion-MNIST", "CIFAR-10"} <= rates.keys():
         for n in ("CIFAR-10", "MNIST")
     ]
     if all(pair):
-        (area, base), ends = [p.value for p in pair], [p.ci95 for p in pair]
-        below = np.hypot(area - ends[0][0], ends[1][1] - base)
-        above = np.hypot(ends[0][1] - area, base - ends[1][0])
+        gap, interval = independent_difference(
+            *(part for p in pair for part in (p.value, p.ci95))
+        )
         record(
             "BS-F3",
             "CIFAR-10 minus MNIST | AUROC of distance for success",
-            evidence.Measurement(
-                area - base,
-                (area - base - below, area - base + above),
-                pair[0].n,
-                **measuring,
-            ),
+            evidence.Measurement(gap, interval, pair[0].n, **measuring),
         )
 if ("kolter_wong", "cifar10") in fallen:
     for label in FEATURES:
@@ -1116,25 +1140,8 @@ figures.dots(
 # The nearest adversarial examples that Carlini and Wagner's attack finds, of the same image in each column of the paper's
 # galleries. The scaled image needs a smaller change, although the change has to be seen on a paler digit.
 
+
 # %% tags=["hide-input"] mystnb={"figure": {"name": "bs-gallery", "caption": "The first defence on the first data set of this run (Madry on MNIST in the published edition): test images as they are, scaled, and scaled and shifted (alpha and beta beside the upper row of each pair), and the nearest adversarial examples of C&W (lower row) with the mean distance in the column."}, "image": {"alt": "Six rows of images: for each column of the paper's gallery the images and their adversarial examples."}}
-GALLERIES = {
-    ("madry", "MNIST"): (
-        "BS-F4",
-        "MNIST, Madry, alpha, beta = 1, 0; 0.8, 0; 0.8, 0.1 | linf distance",
-    ),
-    ("madry", "Fashion-MNIST"): (
-        "BS-F4",
-        "Fashion-MNIST, Madry, alpha, beta = 1, 0; 0.9, 0; 0.9, 0.05 | linf distance",
-    ),
-}
-for name_ in ("MNIST", "Fashion-MNIST"):
-    for defence_, norm_ in (("kolter_wong", "linf"), ("wrm", "l2")):
-        GALLERIES[defence_, name_] = (
-            "BS-F12",
-            f"{name_}, {LABELS[defence_]}, alpha, beta = 1, 0; 0.9, 0; 0.9, 0.05 | {norm_} distance",
-        )
-
-
 def column_distances(defence, name, kept):
     """Distances of the gallery's images in its columns [columns, images]; only images that fell in each."""
     columns = columns_of(defence, name)
@@ -1170,9 +1177,16 @@ half = slice(0, run.n_gallery // 2)
 rest = slice(run.n_gallery // 2, run.n_gallery)
 print("mean distance of C&W's examples from column to column")
 for defence, name in shown:
-    id, row = GALLERIES[defence, SETS[name]]
+    headings = "; ".join(
+        f"{a:g}, {b:g}" for a, b in columns_of(defence, name)
+    )
+    norm = "l2" if defence == "wrm" else "linf"
     far = column_distances(defence, name, half)
-    record_gallery(id, row, far)
+    record_gallery(
+        "BS-F4" if defence == "madry" else "BS-F12",
+        f"{SETS[name]}, {LABELS[defence]}, alpha, beta = {headings} | {norm} distance",
+        far,
+    )
     print(
         f"{SETS[name]:14}{LABELS[defence]:12}n={far.shape[1]:<4}{' '.join(f'{value:.3f}' for value in far.mean(axis=1))}"
     )
@@ -1321,23 +1335,22 @@ if run.n_repair and small_sets and ("madry", small_sets[0]) in nets:
         device=run.device,
     )
     print(
-        f"{SETS[name]}: success at eps (at alpha eps), accuracy, of {run.n_repair} attacked images"
+        f"{SETS[name]}: success at eps (at alpha eps), accuracy; {run.n_repair} attacked images on the right"
     )
     print("alpha   beta   Madry                   trained on scaled images")
-    for a, b in cells_of("madry", name):
-        texts = []
-        for net in (nets["madry", name], repaired):
-            cell = blind_spots.attack_cell(
-                net,
-                at_radius("madry", name),
-                test[name],
-                alpha=a,
-                beta=b,
-                n=run.n_repair,
-            )
-            texts.append(
-                f"{cell.success().percent:5.1f} ({cell.success(strict=True).percent:5.1f})  {cell.accuracy().percent:5.1f}%"
-            )
+    for (a, b), before in cells["madry", name].items():
+        after = blind_spots.attack_cell(
+            repaired,
+            at_radius("madry", name),
+            test[name],
+            alpha=a,
+            beta=b,
+            n=run.n_repair,
+        )
+        texts = [
+            f"{cell.success().percent:5.1f} ({cell.success(strict=True).percent:5.1f})  {cell.accuracy().percent:5.1f}%"
+            for cell in (before, after)
+        ]
         print(f"{a:<6g}{b:>6g}   {texts[0]:<24}{texts[1]}")
 else:
     print("not asked for (n_repair = 0)")

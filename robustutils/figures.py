@@ -24,7 +24,7 @@ COLOURS: Mapping[str, str] = {
     "adversarial": _PALETTE[4],
     "ensemble": _PALETTE[8],
     "at eps": _PALETTE[5],
-    "at alpha eps": _PALETTE[6],
+    "at alpha eps": "#a8327d",
 }
 
 WIDTH = 7.2

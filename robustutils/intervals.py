@@ -1,4 +1,4 @@
-"""95% intervals of a rate, a paired difference, a mean and a rank correlation: pure functions.
+"""95% intervals of a rate, a difference, a mean, a median and a rank correlation: pure functions.
 
 A rate and a difference of rates are fractions here; percentages and points are made by the caller.
 """
@@ -60,6 +60,31 @@ def paired_difference(
         return math.sqrt(max(s * s - 2 * phi * s * t + t * t, 0.0))
 
     return p - q, (p - q - spread(p - low_a, high_b - q), p - q + spread(high_a - p, q - low_b))
+
+
+def independent_difference(
+    a: float, a_interval: Interval, b: float, b_interval: Interval
+) -> tuple[float, Interval]:
+    """a - b of two independent estimates, each with its 95% interval, and the 95% interval of the difference.
+
+    The distances from estimate to bound are squared and added. Of two Wilson intervals this is method 10 of Newcombe
+    (1998), Statistics in Medicine 17, 873-890; in general Zou & Donner (2008), Statistics in Medicine 27, 1693-1702.
+    """
+    below = math.hypot(a - a_interval[0], b_interval[1] - b)
+    above = math.hypot(a_interval[1] - a, b - b_interval[0])
+    return a - b, (a - b - below, a - b + above)
+
+
+def median_interval(values: Sequence[float] | np.ndarray) -> Interval:
+    """95% interval of the median of values [N], N >= 1: two of their order statistics, whatever their distribution.
+
+    Where N is too small for 95% (N < 6) it is all of their range. Source: Conover (1999), section 3.2.
+    """
+    ordered = np.sort(np.asarray(values, dtype=float))
+    if ordered.ndim != 1 or len(ordered) < 1 or not np.isfinite(ordered).all():
+        raise ValueError(f"an interval of the median needs finite values in a row, got {values!r}")
+    skipped = max(int(stats.binom.ppf(0.025, len(ordered), 0.5)) - 1, 0)
+    return float(ordered[skipped]), float(ordered[-1 - skipped])
 
 
 def mean_interval(values: Sequence[float] | np.ndarray) -> Interval:

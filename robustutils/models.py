@@ -168,32 +168,23 @@ def madry_mnist(classes: int = 10) -> nn.Module:
     return model
 
 
-def kolter_wong_small(classes: int = 10) -> nn.Module:
+def kolter_wong_small(classes: int = 10, *, channels: int = 1, side: int = 28) -> nn.Module:
     """The small MNIST network of Wong & Kolter (2018), 166,406 parameters (BS, Table 4). 28x28 grey images."""
     return nn.Sequential(
-        nn.Conv2d(1, 16, 4, stride=2, padding=1),
+        nn.Conv2d(channels, 16, 4, stride=2, padding=1),
         nn.ReLU(),
         nn.Conv2d(16, 32, 4, stride=2, padding=1),
         nn.ReLU(),
         nn.Flatten(),
-        nn.Linear(32 * 7 * 7, 100),
+        nn.Linear(32 * (side // 4) ** 2, 100),
         nn.ReLU(),
         nn.Linear(100, classes),
     )
 
 
 def kolter_wong_cifar(classes: int = 10) -> nn.Module:
-    """The small network of Wong & Kolter (2018) for 32x32 colour images (BS, Figure 11)."""
-    return nn.Sequential(
-        nn.Conv2d(3, 16, 4, stride=2, padding=1),
-        nn.ReLU(),
-        nn.Conv2d(16, 32, 4, stride=2, padding=1),
-        nn.ReLU(),
-        nn.Flatten(),
-        nn.Linear(32 * 8 * 8, 100),
-        nn.ReLU(),
-        nn.Linear(100, classes),
-    )
+    """The same for 32x32 colour images (BS, Figure 11)."""
+    return kolter_wong_small(classes, channels=3, side=32)
 
 
 def wrm_mnist(classes: int = 10) -> nn.Module:

@@ -86,6 +86,7 @@ BRIEF = {
     "n_carlini": 4,
     "n_gallery": 4,
     "carlini_iterations": 10,
+    "carlini_l2_iterations": 10,
     "n_map": 4,
     "n_repair": 0,
 }

@@ -8,7 +8,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from robustutils.intervals import mean_interval, paired_difference, seed_interval, spearman_interval, wilson
+from robustutils.intervals import (
+    independent_difference,
+    mean_interval,
+    median_interval,
+    paired_difference,
+    seed_interval,
+    spearman_interval,
+    wilson,
+)
 
 
 @settings(deadline=None)
@@ -78,6 +86,27 @@ def test_paired_difference_lies_in_its_interval_and_the_interval_in_minus_one_to
 def test_paired_difference_refuses_other_dtypes_and_shapes(a, b):
     with pytest.raises(ValueError, match="two boolean vectors of one length"):
         paired_difference(a, b)
+
+
+def test_independent_difference_equals_newcombes_published_example():
+    one, other = 56 / 70, 48 / 80  # his Table II, method 10
+    found, interval = independent_difference(one, wilson(56, 70), other, wilson(48, 80))
+    assert found == pytest.approx(0.2)
+    assert [round(end, 4) for end in interval] == [0.0524, 0.3339]
+
+
+@pytest.mark.parametrize("n", [1, 5, 6, 25, 200])
+def test_median_interval_is_the_narrowest_pair_of_order_statistics_that_covers(n):
+    low, high = median_interval(np.random.default_rng(n).permutation(n))
+    assert low + high == n - 1
+    assert low == 0 or 2 * stats.binom.cdf(low, n, 0.5) <= 0.05  # low values lie below it
+    assert 2 * stats.binom.cdf(low + 1, n, 0.5) > 0.05
+
+
+@pytest.mark.parametrize("values", [[], [1.0, math.nan], [[1.0, 2.0]]])
+def test_median_interval_needs_finite_values(values):
+    with pytest.raises(ValueError, match="needs finite values in a row"):
+        median_interval(values)
 
 
 @pytest.mark.parametrize("interval", [seed_interval, mean_interval])
