@@ -65,7 +65,7 @@ def test_models_that_do_not_fit_together_stop_the_chapter_at_its_start(parameter
         ({"defences": "wrmm"}, r"defences='wrmm' \(did you mean 'wrm'\?\)|'wrmm'"),
         ({"alpha": 0.85, "beta": 0.2}, r"beta=0.2 with alpha=0.85: pixels would leave \[0, 1\]"),
         ({"alpha": 1.5}, "alpha=1.5: must be a number from 0.01 to 1.0"),
-        ({"epsilon": 2.0, "defences": "madry"}, "epsilon=2.0: an linf radius is at most 1"),
+        ({"epsilon": 2.0}, "epsilon=2.0: an linf radius is at most 1; -p defences wrm has an l2 radius"),
         ({"n_test": 3}, "n_test=3: must be a whole number from 40"),
         ({"weights": "mine.safetensors"}, "weights='mine.safetensors': needs -p model"),
     ],
