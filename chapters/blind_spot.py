@@ -1782,32 +1782,41 @@ quoted = scoreboard.glue_values(quotable)
 for key in (
     "profile",
     "glance",
-    "BS-T1-MNIST-success",
     *(
-        f"BS-F1-MNIST-{kind}-features-AUROC-of-distance-for-success"
-        for kind in ("adversarially-trained", "natural")
+        f"{prefix}-{name}-{row}"
+        for name in MADRY_EPS
+        for prefix, row in (
+            ("BS-T1", "success"),
+            (
+                FIGURE[name],
+                "adversarially-trained-features-AUROC-of-distance-for-success",
+            ),
+            (
+                FIGURE[name],
+                "natural-features-AUROC-of-distance-for-success",
+            ),
+            (FIGURE[name], "farthest-tenth-minus-nearest-tenth"),
+            ("BS-X2", "Madry-mean-linf-distance-C-W-minus-PGD"),
+        )
     ),
-    "BS-F1-MNIST-farthest-tenth-minus-nearest-tenth",
-    "BS-T4-MNIST-alpha-1-beta-0-success-at-eps",
-    "BS-T4-MNIST-alpha-0.9-beta-0.05-success-at-eps",
-    "BS-T5-MNIST-alpha-1-beta-0-success-at-eps",
-    "BS-X2-MNIST-Madry-mean-linf-distance-C-W-minus-PGD",
     "BS-F5-MNIST-alpha-0.7-beta-0-AUROC-of-distance-for-scaled",
+    "BS-F5-Fashion-MNIST-alpha-0.9-beta-0-AUROC-of-distance-for-scaled",
 ):
     glue(key, quoted[key], display=False)
 heart = {
-    f"{title}, {column}": (id, f"{{0}} | {column}")
-    for id, title in (("BS-T2", "Madry"),)
-    for column in ("accuracy", "success at eps", "success at alpha eps")
+    f"{data_set}, {LABELS[defence]}, {column}": (
+        TABLE.get((defence, data_set), TABLE.get(defence)),
+        f"{data_set} {{0}} | success {column}",
+    )
+    for data_set in MADRY_EPS
+    for defence in DEFENCES
+    for column in ("at eps", "at alpha eps")
 }
 grid = scoreboard.grid_table(
     quotable,
-    "Madry on MNIST",
+    "success",
     heart,
-    [
-        f"MNIST alpha={a:g} beta={b:g}"
-        for a, b in ((1, 0), (0.9, 0), (0.9, 0.05), (0.8, 0), (0.7, 0))
-    ],
+    ["alpha=1 beta=0", "alpha=0.9 beta=0", "alpha=0.9 beta=0.05"],
 )
 glue("heart", grid, display=False)
 display({"application/vnd.robustutils.results+json": results}, raw=True)
