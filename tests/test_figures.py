@@ -8,7 +8,7 @@ import pytest
 import torch
 from matplotlib import pyplot as plt
 from matplotlib.collections import PolyCollection
-from matplotlib.colors import same_color
+from matplotlib.colors import same_color, to_rgb
 from matplotlib.figure import Figure
 
 from robustutils import figures
@@ -167,9 +167,16 @@ def test_curves_take_any_rate_with_a_percentage_and_an_interval():
 
 def test_everything_that_is_compared_has_a_colour_of_its_own():
     assert len(set(figures.COLOURS.values())) == len(figures.COLOURS)
-    assert set(figures.COLOURS.values()) <= set(figures._PALETTE), (
-        "the palette is safe for colour-blind readers"
-    )
+    from_palette = {name: colour for name, colour in figures.COLOURS.items() if name != "at alpha eps"}
+    assert set(from_palette.values()) <= set(figures._PALETTE), "it is safe for colour-blind readers"
+
+
+def test_the_two_thresholds_are_told_apart_by_lightness_alone():
+    lightness = [
+        float(np.dot(to_rgb(figures.COLOURS[name]), (0.2126, 0.7152, 0.0722)))
+        for name in ("at eps", "at alpha eps")
+    ]
+    assert lightness[0] - lightness[1] > 0.2
 
 
 def test_contours_have_a_panel_and_a_scale_for_each_surface():
