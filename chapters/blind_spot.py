@@ -717,13 +717,13 @@ def trend(label):
     }
 
 
-# %% mystnb={"figure": {"caption": "Success of the attack on the Madry network over the distance of a test image to its five nearest training images, in the features of the adversarially trained network itself. Points: equal-width bins with at least five attacked images, with 95% intervals; grey: how many images lie in each bin.", "name": "bs-trend"}, "image": {"alt": "Success rates with interval bars over embedding distance, one panel for each data set, above a grey histogram of counts."}} tags=["hide-input"]
+# %% tags=["hide-input"] mystnb={"figure": {"name": "bs-trend", "caption": "Success of the attack on the Madry network over the distance of a test image to its five nearest training images, in the features of the adversarially trained network itself. Points: equal-width bins with at least five attacked images, with 95% intervals; grey: how many images lie in each bin."}, "image": {"alt": "Success rates with interval bars over embedding distance, one panel for each data set, above a grey histogram of counts."}}
 figures.trends(
     trend("adversarially trained features"),
     xlabel="distance to the 5 nearest",
 ) if "madry" in run.defences else None
 
-# %% mystnb={"figure": {"caption": "The same with distances in the features of the naturally trained network.", "name": "bs-trend-natural"}, "image": {"alt": "Success rates with interval bars over embedding distance in natural features, one panel for each data set."}} tags=["hide-input"]
+# %% tags=["hide-input"] mystnb={"figure": {"name": "bs-trend-natural", "caption": "The same with distances in the features of the naturally trained network."}, "image": {"alt": "Success rates with interval bars over embedding distance in natural features, one panel for each data set."}}
 figures.trends(
     trend("natural features"), xlabel="distance to the 5 nearest"
 ) if "madry" in run.defences else None
@@ -1047,7 +1047,7 @@ if ("kolter_wong", "cifar10") in fallen:
 # So already at $\beta = 0$ a black background turns dark grey, $(1-\alpha)/2$, and white pales by as much. The paper's
 # shifts are the largest possible, $\beta = (1-\alpha)/2$: white stays white, and the background rises to $1 - \alpha$.
 
-# %% mystnb={"figure": {"caption": "The first test images, and the same scaled and shifted as in the paper's tables. Nothing has been attacked yet.", "name": "bs-scaled"}, "image": {"alt": "Rows of eight test images, each row a little paler and with a greyer background than the one above."}} tags=["hide-input"]
+# %% tags=["hide-input"] mystnb={"figure": {"name": "bs-scaled", "caption": "The first test images, and the same scaled and shifted as in the paper's tables. Nothing has been attacked yet."}, "image": {"alt": "Rows of eight test images, each row a little paler and with a greyer background than the one above."}}
 first_name = sets[0]
 TABLES = {
     ("madry", "MNIST"): [(0.9, 0.05), (0.8, 0.1), (0.7, 0.15)],
@@ -1192,7 +1192,7 @@ for (defence, name), table in cells.items():
             f"{a:<6g}{b:>6g}{cell.accuracy().percent:>9.1f}%  {cell.success()!s:<20} {strict}"
         )
 
-# %% mystnb={"figure": {"caption": "Success in blind spots: every cell of the paper's tables. Filled: this run, at the threshold of the defence and at the stricter one that shrinks with the contrast; hollow diamonds: the paper. The accuracies stand in the tables above.", "name": "bs-cells"}, "image": {"alt": "Dot plot of success rates in percent, one line for each defence, data set, scale and shift, with the paper's numbers as diamonds."}} tags=["hide-input"]
+# %% tags=["hide-input"] mystnb={"figure": {"name": "bs-cells", "caption": "Success in blind spots: every cell of the paper's tables. Filled: this run, at the threshold of the defence and at the stricter one that shrinks with the contrast; hollow diamonds: the paper. The accuracies stand in the tables above."}, "image": {"alt": "Dot plot of success rates in percent, one line for each defence, data set, scale and shift, with the paper's numbers as diamonds."}}
 lines, ours, theirs = (
     [],
     {"at eps": [], "at alpha eps": []},
@@ -1225,7 +1225,7 @@ figures.dots(
 # galleries. The scaled image needs a smaller change, although the change has to be seen on a paler digit.
 
 
-# %% mystnb={"figure": {"caption": "The first defence on the first data set of this run (Madry on MNIST in the published edition): test images as they are, scaled, and scaled and shifted (alpha and beta beside the upper row of each pair), and the nearest adversarial examples of C&W (lower row) with the mean distance in the column.", "name": "bs-gallery"}, "image": {"alt": "Six rows of images: for each column of the paper's gallery the images and their adversarial examples."}} tags=["hide-input"]
+# %% tags=["hide-input"] mystnb={"figure": {"name": "bs-gallery", "caption": "The first defence on the first data set of this run (Madry on MNIST in the published edition): test images as they are, scaled, and scaled and shifted (alpha and beta beside the upper row of each pair), and the nearest adversarial examples of C&W (lower row) with the mean distance in the column."}, "image": {"alt": "Six rows of images: for each column of the paper's gallery the images and their adversarial examples."}}
 def column_distances(defence, name, kept):
     """Distances of the gallery's images in its columns [columns, images]; only images that fell in each."""
     columns = columns_of(defence, name)
@@ -1313,25 +1313,25 @@ def gallery(defence, name, part=half):
 pairs = list(shown)
 figures.gallery(gallery(*pairs[0])) if pairs else None
 
-# %% mystnb={"figure": {"caption": "The same for the Madry network on the last data set of this run (Fashion-MNIST in the published edition; with a single data set these are the images above).", "name": "bs-gallery-clothes"}, "image": {"alt": "Rows of images in pairs: scaled and shifted images, and their adversarial examples."}} tags=["hide-input"]
+# %% tags=["hide-input"] mystnb={"figure": {"name": "bs-gallery-clothes", "caption": "The same for the Madry network on the last data set of this run (Fashion-MNIST in the published edition; with a single data set these are the images above)."}, "image": {"alt": "Rows of images in pairs: scaled and shifted images, and their adversarial examples."}}
 figures.gallery(gallery("madry", sets[-1])) if (
     "madry",
     sets[-1],
 ) in shown else None
 
-# %% mystnb={"figure": {"caption": "Another set of images for the Madry network on the first data set (the paper's Figure 10).", "name": "bs-gallery-more"}, "image": {"alt": "Rows of images in pairs: scaled and shifted images, and their adversarial examples."}} tags=["hide-input"]
+# %% tags=["hide-input"] mystnb={"figure": {"name": "bs-gallery-more", "caption": "Another set of images for the Madry network on the first data set (the paper's Figure 10)."}, "image": {"alt": "Rows of images in pairs: scaled and shifted images, and their adversarial examples."}}
 figures.gallery(gallery("madry", sets[0], rest)) if (
     "madry",
     sets[0],
 ) in shown else None
 
-# %% mystnb={"figure": {"caption": "The same for the network trained on a certificate, on the last data set of this run.", "name": "bs-gallery-kolter-wong"}, "image": {"alt": "Rows of images in pairs: scaled and shifted images, and their adversarial examples."}} tags=["hide-input"]
+# %% tags=["hide-input"] mystnb={"figure": {"name": "bs-gallery-kolter-wong", "caption": "The same for the network trained on a certificate, on the last data set of this run."}, "image": {"alt": "Rows of images in pairs: scaled and shifted images, and their adversarial examples."}}
 figures.gallery(gallery("kolter_wong", sets[-1])) if (
     "kolter_wong",
     sets[-1],
 ) in shown else None
 
-# %% mystnb={"figure": {"caption": "The same for WRM on the first data set, attacked in l2.", "name": "bs-gallery-wrm"}, "image": {"alt": "Rows of images in pairs: scaled and shifted images, and their adversarial examples."}} tags=["hide-input"]
+# %% tags=["hide-input"] mystnb={"figure": {"name": "bs-gallery-wrm", "caption": "The same for WRM on the first data set, attacked in l2."}, "image": {"alt": "Rows of images in pairs: scaled and shifted images, and their adversarial examples."}}
 figures.gallery(gallery("wrm", sets[0])) if (
     "wrm",
     sets[0],
@@ -1345,7 +1345,7 @@ figures.gallery(gallery("wrm", sets[0])) if (
 # scaled image lies farther from the training set than an image as it is. The test and the AUROC compare one half of the
 # test images as they are with the other half scaled, so that the two samples are independent.
 
-# %% mystnb={"figure": {"caption": "Distance to the five nearest training images, features of the adversarially trained network: test images as they are, and scaled.", "name": "bs-detect"}, "image": {"alt": "Two overlaid histograms of distances for each data set."}} tags=["hide-input"]
+# %% tags=["hide-input"] mystnb={"figure": {"name": "bs-detect", "caption": "Distance to the five nearest training images, features of the adversarially trained network: test images as they are, and scaled."}, "image": {"alt": "Two overlaid histograms of distances for each data set."}}
 SCALES = {"MNIST": 0.7, "Fashion-MNIST": 0.9}
 both = {}
 for name in (n for n in small_sets if ("madry", n) in nets):
@@ -1381,7 +1381,7 @@ figures.histograms(both, xlabel="distance to the 5 nearest") if both else None
 # The paper tries a handful of cells. This is the success rate over the plane of scale and shift, at the threshold of the
 # defence; the shift is given as a share of the largest possible one, $(1-\alpha)/2$.
 
-# %% mystnb={"figure": {"caption": "Success (%) of the attack on the Madry network over scale (columns) and shift (lines, as a share of the largest possible), at the threshold of the defence, with fewer images and steps than in the tables: a cell at `standard` is good to 7 points.", "name": "bs-map"}, "image": {"alt": "Annotated heat maps of success rates; darker is higher; the column at scale one holds one value."}} tags=["hide-input"]
+# %% tags=["hide-input"] mystnb={"figure": {"name": "bs-map", "caption": "Success (%) of the attack on the Madry network over scale (columns) and shift (lines, as a share of the largest possible), at the threshold of the defence, with fewer images and steps than in the tables: a cell at `standard` is good to 7 points."}, "image": {"alt": "Annotated heat maps of success rates; darker is higher; the column at scale one holds one value."}}
 MAP_SCALES = [1.0, 0.95, 0.9, 0.85, 0.8, 0.7]
 SHARES = [1.0, 0.5, 0.0, -0.5, -1.0]
 
@@ -1479,7 +1479,7 @@ else:
 # end AutoAttack {cite}`croce2020reliable`, from a peer library where one is installed, attacks the first network. The
 # other two defences have their certificate and the comparison with C&W above.
 
-# %% mystnb={"figure": {"caption": "Success of the attack over its radius, as a multiple of the threshold of the defence: the Madry network (adversarial) and the natural network of the same architecture (standard).", "name": "bs-sanity"}, "image": {"alt": "Two curves of success over radius with interval bands, both rising to 100 percent."}} tags=["hide-input"]
+# %% tags=["hide-input"] mystnb={"figure": {"name": "bs-sanity", "caption": "Success of the attack over its radius, as a multiple of the threshold of the defence: the Madry network (adversarial) and the natural network of the same architecture (standard)."}, "image": {"alt": "Two curves of success over radius with interval bands, both rising to 100 percent."}}
 sane = [name for name in small_sets if ("madry", name) in nets]
 probes = {name: at_most(test[name], 2 * run.n_map) for name in sane}
 FACTORS = [0.0, 0.25, 0.5, 1.0, 1.5, 2.0, 3.0]
