@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from robustutils.input_gradients import FastInputGradients
+from robustutils.precision import autocast, exact
 from robustutils.threats import Linf, ThreatSet
 
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -137,13 +138,6 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
             part.training = training
 
 
-@contextmanager
-def exact(x: Tensor) -> Iterator[None]:
-    """No gradients, and full precision on ``x``'s device even where the caller runs under autocast."""
-    with torch.no_grad(), torch.autocast(x.device.type, enabled=False):
-        yield
-
-
 def check_inputs(model: nn.Module, x: Tensor, y: Tensor) -> None:
     """Refuse what an attack cannot work on.
 
@@ -198,8 +192,7 @@ def ascend(
     best, best_loss = delta, torch.full((len(x),), -torch.inf, device=x.device)
     state = optimiser.start(delta)
     # One autocast around all steps, so that the weights are cast once.
-    autocast = torch.autocast(x.device.type, dtype=dtype, enabled=dtype != torch.float32)
-    with torch.enable_grad(), FastInputGradients(), autocast:
+    with torch.enable_grad(), FastInputGradients(), autocast(x.device, dtype):
         for step in range(steps + 1 if keep_best or drop_fooled else steps):
             leaf = delta.detach().requires_grad_(True)
             logits = model(threat.perturb(x, leaf))
@@ -395,7 +388,7 @@ class PGD:
         keep_best: return the iterate of highest loss, else the last.
         drop_fooled: stop work on an example at the first iterate that fools the model. With the margin loss the
             verdicts are the same, sooner; with cross-entropy, whose best iterate need not fool, a few more fall.
-        dtype: ``torch.bfloat16`` runs the passes under autocast.
+        dtype: of the passes, see :func:`robustutils.precision.autocast`.
         seed: of the random starts, where the call brings no generator.
     """
 

@@ -13,10 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from robustutils import artifacts
-from robustutils.attacks import check_inputs, evaluation_mode, exact, margin
+from robustutils.attacks import check_inputs, evaluation_mode, margin
 from robustutils.data import Dataset
 from robustutils.evaluation import correct
 from robustutils.input_gradients import FastInputGradients
+from robustutils.precision import autocast, exact
 from robustutils.threats import L2, Linf, check
 
 SURE = 1e-5
@@ -183,8 +184,7 @@ class _Carlini:
         """
         rows = self.rows(x, y, start)
         images, distances = x.clone(), torch.full((len(x),), torch.inf, device=x.device)
-        autocast = torch.autocast(x.device.type, dtype=self.dtype, enabled=self.dtype != torch.float32)
-        with torch.enable_grad(), FastInputGradients(), autocast:
+        with torch.enable_grad(), FastInputGradients(), autocast(x.device, self.dtype):
             while len(rows.y):
                 leaf = rows.w.detach().requires_grad_(True)
                 made = (torch.tanh(leaf) + 1) / 2

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from robustutils import artifacts
-from robustutils.attacks import evaluation_mode, exact, margin
+from robustutils.attacks import evaluation_mode, margin
+from robustutils.precision import exact
 
 
 def flippable(x: Tensor, eps: float) -> Tensor:

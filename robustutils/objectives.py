@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from robustutils.attacks import PGD, cross_entropy
 from robustutils.bounds import Margins
 from robustutils.input_gradients import FastInputGradients
+from robustutils.precision import autocast
 from robustutils.threats import Linf
 
 
@@ -189,8 +190,7 @@ def wasserstein_ascent(
         loss = F.cross_entropy(model(leaf).float(), targets, reduction="sum")
         return c * torch.autograd.grad(loss, leaf)[0]
 
-    autocast = torch.autocast(x.device.type, dtype=dtype, enabled=dtype != torch.float32)
-    with torch.enable_grad(), FastInputGradients(), autocast:
+    with torch.enable_grad(), FastInputGradients(), autocast(x.device, dtype):
         x_star = x + gradient(x)
         for step in range(steps):
             x_star = x_star + (gradient(x_star) - (x_star - x)) / math.sqrt(step + 2)

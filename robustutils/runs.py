@@ -18,6 +18,7 @@ import torch
 
 from robustutils import memory
 from robustutils.artifacts import bare_tree
+from robustutils.precision import native_bfloat16
 
 PROFILES = ("quick", "standard", "paper")
 
@@ -198,11 +199,7 @@ def find_device(name: str | None, profile: str) -> torch.device:
 
 def fast_dtype(device: torch.device) -> torch.dtype:
     """bfloat16 where the device computes in it natively, else float32."""
-    if device.type == "cuda":
-        native = torch.cuda.get_device_capability(device) >= (8, 0)
-    else:
-        native = bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
-    return torch.bfloat16 if native else torch.float32
+    return torch.bfloat16 if native_bfloat16(device) else torch.float32
 
 
 def repository() -> Path:

@@ -12,6 +12,7 @@ from torch import nn
 from robustutils.artifacts import write_atomically
 from robustutils.data import Dataset
 from robustutils.objectives import Objective
+from robustutils.precision import autocast, native_bfloat16
 
 log = logging.getLogger(__name__)
 
@@ -72,7 +73,8 @@ def fit(
         learning_rate: Adam's step size at ``schedule`` = 1.
         schedule: factor of the learning rate as a function of progress in [0, 1).
         max_gradient_norm: l2 norm to which the gradient is clipped.
-        dtype: ``torch.bfloat16`` runs forward and backward under autocast; weights and updates stay float32.
+        dtype: of forward and backward passes, see :func:`robustutils.precision.autocast`; weights and updates stay
+            float32.
         seed: seeds data order, dropout and whatever the objective draws from torch's generators.
         checkpoint: file of the resumable state; the caller removes it.
         after_epoch: called with (epochs done, model in evaluation mode) after each epoch.
@@ -87,6 +89,8 @@ def fit(
             f"between 1 and the {len(dataset)} examples of {dataset.name}"
         )
     device = next(model.parameters()).device
+    if dtype == torch.bfloat16 and not native_bfloat16(device):
+        log.info("training in float32: bfloat16 is slower on this %s", device.type)
     images, labels = dataset.images.to(device), dataset.labels.to(device)
     optimiser = torch.optim.Adam(model.parameters(), lr=learning_rate, fused=True)
     batches = math.ceil(len(dataset) / batch_size)
@@ -108,7 +112,7 @@ def fit(
                 chosen = order[batch * batch_size : (batch + 1) * batch_size]
                 progress = step / (epochs * batches)
                 optimiser.param_groups[0]["lr"] = learning_rate * schedule(progress)
-                with torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
+                with autocast(device, dtype):
                     loss = objective(model, images[chosen], labels[chosen], progress)
                 optimiser.zero_grad(set_to_none=True)
                 loss.backward()

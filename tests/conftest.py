@@ -8,7 +8,7 @@ import torch
 from hypothesis import settings
 from torch import nn
 
-from robustutils import data, training
+from robustutils import data, precision, training
 from robustutils.attacks import FGSM
 from robustutils.data import Dataset
 from robustutils.objectives import Adversarial
@@ -29,6 +29,12 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "cache"
     monkeypatch.setenv("ROBUSTUTILS_CACHE", str(folder))
     return folder
+
+
+@pytest.fixture
+def bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Passes in bfloat16 where they are asked for, also on a processor that has to emulate it."""
+    monkeypatch.setattr(precision, "native_bfloat16", lambda device: True)
 
 
 @pytest.fixture(scope="session")

@@ -441,6 +441,7 @@ def test_what_is_misclassified_already_comes_back_unchanged():
     assert torch.equal(x_adv[y == 0], x[y == 0])
 
 
+@pytest.mark.usefixtures("bfloat16")
 @pytest.mark.parametrize("name", ["FGSM", "StepLL", "RFGSM", "IFGSM", "PGD", "PGD l2"])
 def test_bfloat16_takes_the_same_steps_on_a_linear_model(name):
     x, y = images(0.4, 0.6)
@@ -450,6 +451,7 @@ def test_bfloat16_takes_the_same_steps_on_a_linear_model(name):
     )
 
 
+@pytest.mark.usefixtures("bfloat16")
 def test_a_bfloat16_verdict_is_confirmed_in_float32():
     """Under autocast this model gives everything away; in float32 only beyond a score of 1."""
 

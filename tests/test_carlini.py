@@ -136,6 +136,7 @@ def test_a_seed_repeats_the_attack_and_a_generator_goes_before_it():
 # ---- what every result must be ----
 
 
+@pytest.mark.usefixtures("bfloat16")
 @BOTH
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_results_stay_in_the_box_fool_in_float32_and_spare_what_is_wrong_already(
@@ -153,6 +154,7 @@ def test_results_stay_in_the_box_fool_in_float32_and_spare_what_is_wrong_already
     assert (margins(digits_net, x_adv, y) > 0).all(), "a result does not fool in float32"
 
 
+@pytest.mark.usefixtures("bfloat16")
 @BOTH
 def test_bfloat16_finds_nearly_the_same_distances(attack, digits, digits_net):
     few = digits.first(16)

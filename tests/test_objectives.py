@@ -193,6 +193,7 @@ def test_adversarial_refuses_a_clean_share_out_of_range(clean):
         Adversarial(attack=FGSM(eps=0.1), clean=clean)
 
 
+@pytest.mark.usefixtures("bfloat16")
 @pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
 def test_an_attack_under_autocast_leaves_every_weight_its_gradient(precision):
     """Autocast keeps casts of weights: one that an attack made without gradients must not reach the loss."""
@@ -359,6 +360,7 @@ def test_wrm_is_the_loss_on_smoothed_labels_where_the_ascent_ends(smoothing):
     torch.testing.assert_close(slope, torch.autograd.grad(expected, model.weight)[0])
 
 
+@pytest.mark.usefixtures("bfloat16")
 def test_wrm_under_autocast_leaves_every_weight_its_gradient():
     def gradients(dtype: torch.dtype) -> list[Tensor]:
         net = models.build("wrm_mnist").train()

@@ -181,6 +181,7 @@ def test_best_iterates_are_at_least_as_strong_as_last_ones(threat, digits_net, b
     assert not (shipped & ~peers).any(), "an example withstood that falls to the last iterate"
 
 
+@pytest.mark.usefixtures("bfloat16")
 @pytest.mark.parametrize("threat", [Linf(eps=EPS), L2(eps=EPS2)], ids=repr)
 def test_bfloat16_gives_the_same_robust_accuracy_within_a_fifth_of_a_point(threat, digits_net, digits):
     x, y = digits.images, digits.labels

@@ -186,12 +186,9 @@ def test_a_named_device_must_be_there(gpu):
             runs.find_device("cuda", "quick")
 
 
-def test_the_fast_dtype_is_bfloat16_where_it_is_native(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (8, 0))
-    assert runs.fast_dtype(torch.device("cuda")) == torch.bfloat16
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
-    assert runs.fast_dtype(torch.device("cuda")) == torch.float32
-    native = torch.ops.mkldnn._is_mkldnn_bf16_supported()
+@pytest.mark.parametrize("native", [True, False])
+def test_the_fast_dtype_is_bfloat16_where_it_is_native(monkeypatch, native):
+    monkeypatch.setattr(runs, "native_bfloat16", lambda device: native)
     assert runs.fast_dtype(torch.device("cpu")) == (torch.bfloat16 if native else torch.float32)
 
 

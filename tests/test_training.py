@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from robustutils import data, evaluation, models, training
+from robustutils import data, evaluation, models, precision, training
 from robustutils.attacks import FGSM
 from robustutils.objectives import Clean, EnsembleAdversarial
 from robustutils.training import TrainingError, fit
@@ -169,6 +169,7 @@ def test_the_callers_generator_is_left_alone(tiny_data, tiny_net):
     assert torch.equal(torch.get_rng_state(), before)
 
 
+@pytest.mark.usefixtures("bfloat16")
 def test_bfloat16_reaches_the_same_accuracy_on_the_digits(digits):
     def accuracy(dtype: torch.dtype) -> float:
         with torch.random.fork_rng(devices=[]):
@@ -184,6 +185,7 @@ def test_bfloat16_reaches_the_same_accuracy_on_the_digits(digits):
     assert abs(full - half) <= 3 * math.sqrt(2 * full * (1 - full) / len(digits))
 
 
+@pytest.mark.usefixtures("bfloat16")
 def test_bfloat16_runs_the_objective_under_autocast(tiny_data, tiny_net):
     seen = []
 
@@ -195,6 +197,20 @@ def test_bfloat16_runs_the_objective_under_autocast(tiny_data, tiny_net):
     for dtype in (torch.float32, torch.bfloat16):
         fit(tiny_net(), tiny_data, objective, epochs=1, batch_size=50, dtype=dtype)
     assert seen == [torch.float32, torch.bfloat16]
+
+
+def test_where_bfloat16_is_emulated_training_is_in_float32_and_says_so(
+    tiny_data, tiny_net, monkeypatch, caplog
+):
+    for module in (precision, training):
+        monkeypatch.setattr(module, "native_bfloat16", lambda device: False)
+    asked, plain = tiny_net(), tiny_net()
+    with caplog.at_level("INFO", "robustutils.training"):
+        fit(asked, tiny_data, Clean(), epochs=1, batch_size=10, dtype=torch.bfloat16)
+    assert "training in float32" in caplog.text
+    fit(plain, tiny_data, Clean(), epochs=1, batch_size=10)
+    for one, other in zip(asked.parameters(), plain.parameters(), strict=True):
+        assert torch.equal(one, other)
 
 
 # ---- interruptions ----
@@ -350,6 +366,7 @@ def test_halving_starts_ten_of_sixty_epochs_after_a_third():
     assert rates == [1.0] * 30 + [0.5] * 10 + [0.25] * 10 + [0.125] * 10
 
 
+@pytest.mark.usefixtures("bfloat16")
 def test_training_in_bfloat16_ends_where_float32_does(digits):
     test = data.load("digits", "test")
     errors = {}
