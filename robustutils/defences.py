@@ -269,6 +269,23 @@ def recipe(name: str) -> Recipe:
     return RECIPES[name]
 
 
+def recipe_of(defence: str, dataset: str, *, in_full: bool = False) -> Recipe:
+    """The recipe of a defence on a data set: the data set's own if there is one, else that of grey 28x28 images.
+
+    With ``in_full`` it is the paper's length of training where one is written down. Half of a data set, as in
+    ``gtsrb_half``, is trained on like the whole.
+
+    Raises:
+        ValueError: there is no such defence; the message lists the recipes there are.
+    """
+    own = f"{defence}_{dataset.removesuffix('_half')}"
+    for name in (own, defence):
+        for key in (f"{name}_in_full", name) if in_full else (name,):
+            if key in RECIPES:
+                return RECIPES[key]
+    return recipe(defence)
+
+
 def train(
     recipe: Recipe, dataset: Dataset, *, seed: int = 0, device: str | torch.device = "cpu"
 ) -> nn.Module:

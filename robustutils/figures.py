@@ -49,12 +49,20 @@ def use_style() -> None:
     sns.set_theme(style="whitegrid", palette="colorblind", rc=_STYLE)
 
 
-def gallery(rows: Mapping[str, Tensor], titles: Sequence[str] | None = None) -> Figure:
-    """A grid of images, one labelled row for each entry: float tensors [n, C, H, W] in [0, 1]; one title a column."""
+def gallery(
+    rows: Mapping[str, Tensor],
+    titles: Sequence[str] | None = None,
+    notes: Mapping[str, Sequence[str]] | None = None,
+) -> Figure:
+    """A grid of images, one labelled row for each entry: float tensors [n, C, H, W] in [0, 1]; one title a column.
+
+    ``notes`` puts a text below each image of a row. Fewer than eight columns make a narrower figure, not larger images.
+    """
     columns = max(len(images) for images in rows.values())
-    size = WIDTH / (columns + 1.2)
+    places = max(columns, 8)
+    height = WIDTH / (places + 1.2) * (1.36 if notes else 1.12)
     figure, axes = plt.subplots(
-        len(rows), columns, figsize=(WIDTH, size * 1.12 * len(rows) + 0.3), squeeze=False
+        len(rows), columns, figsize=(WIDTH * columns / places, height * len(rows) + 0.3), squeeze=False
     )
     for line, (label, images) in zip(axes, rows.items(), strict=True):
         for column, axis in enumerate(line):
@@ -62,10 +70,12 @@ def gallery(rows: Mapping[str, Tensor], titles: Sequence[str] | None = None) -> 
             if column < len(images):
                 pixels = images[column].permute(1, 2, 0).numpy()
                 axis.imshow(pixels.squeeze(), cmap="gray", vmin=0, vmax=1)
+        for axis, note in zip(line, (notes or {}).get(label, ()), strict=False):
+            axis.text(0.5, -0.04, note, transform=axis.transAxes, ha="center", va="top", fontsize=8)
         line[0].text(-0.12, 0.5, label, transform=line[0].transAxes, ha="right", va="center", fontsize=9)
     for axis, title in zip(axes[0], titles or (), strict=False):
         axis.set_title(title, fontsize=9)
-    figure.subplots_adjust(wspace=0.06, hspace=0.12)
+    figure.subplots_adjust(wspace=0.06, hspace=0.36 if notes else 0.12)
     plt.close(figure)  # shown once, as the value of its cell
     return figure
 

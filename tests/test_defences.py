@@ -124,6 +124,35 @@ def test_wrm_has_the_hyperparameters_of_the_authors_code():
     assert defences.wrm().objective == Wasserstein(c=1.3, steps=15, smoothing=0.1)
 
 
+@pytest.mark.parametrize("in_full", [False, True])
+@pytest.mark.parametrize(
+    ("defence", "sets"),
+    [
+        ("natural", ("mnist", "fashion_mnist", "cifar10", "gtsrb", "gtsrb_half")),
+        ("madry", ("mnist", "fashion_mnist", "cifar10", "gtsrb", "gtsrb_half")),
+        ("kolter_wong", ("mnist", "fashion_mnist", "cifar10")),
+        ("wrm", ("mnist", "fashion_mnist")),
+    ],
+)
+def test_the_recipe_of_a_defence_takes_the_images_of_the_data_set(defence, sets, in_full):
+    for dataset in sets:
+        shape = (1, 28, 28) if dataset in ("mnist", "fashion_mnist") else (3, 32, 32)
+        chosen = defences.recipe_of(defence, dataset, in_full=in_full)
+        net = models.build(chosen.architecture, classes=5).eval()
+        assert net(torch.rand(2, *shape)).shape == (2, 5), f"{defence} on {dataset}"
+
+
+def test_the_recipe_of_a_defence_is_the_data_sets_own_and_in_full_where_asked():
+    of = defences.recipe_of
+    assert of("madry", "fashion_mnist") is recipe("madry_fashion_mnist")
+    assert of("madry", "fashion_mnist", in_full=True) is recipe("madry_fashion_mnist_in_full")
+    assert of("kolter_wong", "fashion_mnist", in_full=True) is recipe("kolter_wong_in_full")
+    assert of("kolter_wong", "cifar10", in_full=True) is recipe("kolter_wong_cifar10")
+    assert of("madry", "gtsrb_half") is recipe("madry_gtsrb")
+    with pytest.raises(ValueError, match="unknown defence 'madri'"):
+        of("madri", "mnist")
+
+
 def test_recipes_in_full_are_those_of_the_authors_code():
     for name, eps in (("madry_mnist_in_full", 0.3), ("madry_fashion_mnist_in_full", 0.1)):
         one = recipe(name)

@@ -86,6 +86,24 @@ def test_a_gallery_shows_every_image_under_its_title_beside_its_label():
     assert [text.get_text() for axis in figure.axes for text in axis.texts] == ["clean", "FGSM"]
 
 
+def test_a_gallery_puts_a_note_below_each_image_of_a_row():
+    figure = figures.gallery({"clean": images(2), "FGSM": images(2)}, notes={"FGSM": ["0.1", "0.2"]})
+    assert [[text.get_text() for text in axis.texts] for axis in figure.axes] == [
+        ["clean"],
+        [],
+        ["0.1", "FGSM"],
+        ["0.2"],
+    ]
+
+
+def test_few_images_are_drawn_no_larger_than_eight_are():
+    def width(count: int) -> float:
+        return figures.gallery({"clean": images(count)}).axes[0].get_window_extent().width
+
+    assert width(2) == pytest.approx(width(8), rel=0.1)
+    assert width(12) < width(8)
+
+
 def test_a_gallery_shows_colours_and_a_single_image():
     figure = figures.gallery({"colour": images(1, channels=3)})
     assert figure.axes[0].images[0].get_array().shape == (6, 6, 3)
