@@ -60,7 +60,7 @@ def gallery(
     """
     columns = max(len(images) for images in rows.values())
     places = max(columns, 8)
-    height = WIDTH / (places + 1.2) * (1.36 if notes else 1.12)
+    height = WIDTH / (places + 1.2) * (1.24 if notes else 1.12)
     figure, axes = plt.subplots(
         len(rows), columns, figsize=(WIDTH * columns / places, height * len(rows) + 0.3), squeeze=False
     )
@@ -75,7 +75,7 @@ def gallery(
         line[0].text(-0.12, 0.5, label, transform=line[0].transAxes, ha="right", va="center", fontsize=9)
     for axis, title in zip(axes[0], titles or (), strict=False):
         axis.set_title(title, fontsize=9)
-    figure.subplots_adjust(wspace=0.06, hspace=0.36 if notes else 0.12)
+    figure.subplots_adjust(wspace=0.06, hspace=0.24 if notes else 0.12)
     plt.close(figure)  # shown once, as the value of its cell
     return figure
 

@@ -92,26 +92,56 @@ BRIEF = {
 }
 
 
-def executed(parameters: dict, tmp_path: Path) -> tuple[str, dict[str, dict]]:
-    """What the blind-spot chapter prints, and its measured rows by id and row."""
+def executed(parameters: dict, tmp_path: Path) -> tuple[str, dict[str, dict], set[str]]:
+    """What the blind-spot chapter prints, its measured rows by id and row, and the names of its figures."""
     notebook = CHAPTERS / "blind_spot.ipynb"
     papermill.execute_notebook(notebook, tmp_path / "out.ipynb", BRIEF | parameters, progress_bar=False)
     done = papermill.iorw.load_notebook_node(str(tmp_path / "out.ipynb"))
     outputs = [output for cell in done.cells for output in cell.get("outputs", [])]
     printed = "".join(output.text for output in outputs if output.output_type == "stream")
     rows = pipeline.stored_results(done)["claims"]
-    return printed, {f"{row['id']} {row['row']}": row for row in rows if row["measured"] is not None}
+    drawn = {
+        cell.metadata["mystnb"]["figure"]["name"]
+        for cell in done.cells
+        if "mystnb" in cell.metadata and any("image/png" in o.get("data", {}) for o in cell.outputs)
+    }
+    return printed, {f"{row['id']} {row['row']}": row for row in rows if row["measured"] is not None}, drawn
+
+
+def needs(dataset: str) -> None:
+    """Skip the test where a data set is absent."""
+    try:
+        data.load(dataset, "test")
+    except data.DataError:
+        pytest.skip(f"ROBUSTUTILS_DATA does not hold {dataset}")
 
 
 def test_colour_images_are_measured_too(tmp_path: Path):
-    try:
-        data.load("cifar10", "test")
-    except data.DataError:
-        pytest.skip("ROBUSTUTILS_DATA does not hold cifar10")
-    printed, rows = executed({"dataset": "cifar10", "defences": "madry,kolter_wong"}, tmp_path)
+    needs("cifar10")
+    printed, rows, drawn = executed({"dataset": "cifar10", "defences": "madry,kolter_wong"}, tmp_path)
     assert {"BS-T1 CIFAR-10 | accuracy", "BS-X1 CIFAR-10 | accuracy under PGD-20"} <= rows.keys()
     assert "BS-T1 CIFAR-10 | normalised distance" in rows
     assert "CIFAR-10, Kolter-Wong, linf eps = 0.03137" in printed
+    assert {"bs-trend", "bs-trend-natural", "bs-trend-k", "bs-trend-certified"} <= drawn
+
+
+def test_traffic_signs_are_measured_too(tmp_path: Path):
+    needs("gtsrb_half")
+    brief = {"dataset": "gtsrb_half", "defences": "madry", "n_test": 100}
+    printed, _, drawn = executed(brief, tmp_path)
+    assert "GTSRB, Madry, linf eps = 0.03137" in printed
+    assert {"bs-trend", "bs-trend-natural", "bs-trend-k"} <= drawn
+
+
+def test_a_cell_of_ones_own_has_its_line_and_its_gallery(tmp_path: Path):
+    needs("fashion_mnist")
+    cell = {"dataset": "fashion_mnist", "alpha": 0.85, "beta": 0.05}
+    printed, rows, drawn = executed(cell | {"defences": "madry", "epochs": 0, "n_train": 600}, tmp_path)
+    assert "Fashion-MNIST, Madry, linf eps = 0.1" in printed
+    assert printed.count("0.85    0.05") == 1
+    assert "bs-gallery" in drawn
+    assert "BS-T3 Fashion-MNIST alpha=1 beta=0 | accuracy" in rows
+    assert not [name for name in rows if name.startswith("BS-F4")], "not the paper's columns"
 
 
 def test_a_cell_of_ones_own_and_a_model_of_ones_own(tmp_path: Path):
@@ -119,7 +149,7 @@ def test_a_cell_of_ones_own_and_a_model_of_ones_own(tmp_path: Path):
     state = {key: value.contiguous() for key, value in models.build("small_cnn", seed=7).state_dict().items()}
     safetensors.torch.save_file(state, weights)
     mine = {"model": "robustutils.models:small_cnn", "weights": str(weights)}
-    printed, rows = executed(mine | {"alpha": 0.85, "beta": 0.05, "defences": "madry"}, tmp_path)
+    printed, rows, _ = executed(mine | {"alpha": 0.85, "beta": 0.05, "defences": "madry"}, tmp_path)
     assert f"{mine['model']} on MNIST, linf eps = 0.3" in printed
     assert printed.count("0.85    0.05") == 2, "the cell of the defence and that of the model"
     assert not [name for name in rows if name.startswith("BS-F4")], "not the paper's columns"
