@@ -151,7 +151,7 @@ run = runs.start(
         "steps": (10, 100, 100, runs.Between(1, 10000)),
         "restarts": (0, 0, 5, runs.Between(0, 100)),
         "trend_steps": (10, 40, 100, runs.Between(1, 10000)),
-        "n_embedded": (100, 1500, 10000, runs.Between(100, 20000)),
+        "n_embedded": (100, 4000, 10000, runs.Between(100, 20000)),
         "n_embeddings": (2, 3, 3, runs.Between(2, 20)),
         "n_carlini": (4, 200, 200, runs.Between(4, 10000)),
         "n_gallery": (4, 20, 50, runs.Between(2, 1000)),
@@ -544,13 +544,16 @@ for (defence, name), few in shown.items():
 #
 # The paper also says (section 4.1) that C&W finds *closer* examples than PGD. Here PGD climbs the cross-entropy for 100 steps
 # in balls of a ladder of radii, each a twentieth larger than the last; bisection finds the smallest that holds an example.
+# Both stop a step short, C&W up to a tenth of the distance, PGD up to a twentieth. So their examples are then drawn towards
+# the image on a straight line, again by bisection, as far as they still fool, and these distances are compared.
 
 # %%
 LADDER = 0.02 * 1.05 ** torch.arange(80, dtype=torch.float64)
 
 
-def pgd_distances(net, few):
-    """The radius on the ladder from which PGD fools the model: [N]."""
+def pgd_nearest(net, few):
+    """PGD's example in the smallest ball that holds one; the image itself where none does."""
+    images = few.images.clone()
     withstood = torch.full((len(few),), -1)
     fooled = torch.full((len(few),), len(LADDER))
     while (open_ := fooled - withstood > 1).any():
@@ -564,10 +567,12 @@ def pgd_distances(net, few):
                 step_size=eps / 10,
                 dtype=dtype,
             )
-            stands = evaluation.evaluate(net, pgd, few.take(tried)).attacked
+            made = evaluation.crafted(net, pgd, few.take(tried))
+            stands = evaluation.judged(net, made, few.labels[tried])
             withstood[tried[stands]] = level
             fooled[tried[~stands]] = level
-    return torch.cat([LADDER, torch.tensor([torch.inf])])[fooled]
+            images[tried[~stands]] = made[~stands]
+    return images
 
 
 # %% tags=["hide-input"]
@@ -607,29 +612,32 @@ def record(id, row, measurement):
 
 
 print(
-    "linf distance      n   mean C&W   PGD   C&W - PGD [95% CI]   median C&W - PGD"
+    "mean linf distance               n    C&W    PGD  C&W - PGD [95% CI]          median"
 )
 for name in (n for n in small_sets if "madry" in defended(n)):
-    few = shown["madry", name]
-    pair = np.stack(
-        [
-            closest["madry", name, 1.0, 0.0].distances.numpy(),
-            pgd_distances(nets["madry", name], few).numpy(),
-        ]
-    )
-    pair = pair[:, np.isfinite(pair).all(axis=0)]
-    if pair.shape[1] < 4:
+    few, net = shown["madry", name], nets["madry", name]
+    x, y = few.images.to(run.device), few.labels.to(run.device)
+    as_found = [
+        closest["madry", name, 1.0, 0.0].images.to(run.device),
+        pgd_nearest(net, few).to(run.device),
+    ]
+    fell = [(made != x).flatten(1).any(1) for made in as_found]
+    both_fell = torch.stack(fell).all(0).cpu().numpy()
+    if both_fell.sum() < 4:
         print(f"{SETS[name]:14} fewer than 4 images fell to both")
         continue
-    apart = pair[0] - pair[1]
-    low, high = mean_interval(apart)
-    print(
-        f"{SETS[name]:14}{len(apart):6}{pair[0].mean():11.3f}{pair[1].mean():6.3f}"
-        f"{apart.mean():12.4f} [{low:.4f}, {high:.4f}]{np.median(apart):10.4f}"
-    )
-    print(
-        f"{'':20}{int((pair[1] <= LADDER[0].item()).sum())} on the lowest rung of PGD's ladder, {LADDER[0]:g}"
-    )
+    drawn_near = [carlini.shortened(net, x, y, made) for made in as_found]
+    for text, pair in (("as found", as_found), ("drawn near", drawn_near)):
+        far = [
+            Linf(eps=1.0).size(x, made).cpu().numpy()[both_fell]
+            for made in pair
+        ]
+        apart = far[0] - far[1]
+        low, high = mean_interval(apart)
+        print(
+            f"{SETS[name]:14}{text:14}{len(apart):6}{far[0].mean():7.3f}{far[1].mean():7.3f}"
+            f"{apart.mean():+9.4f} [{low:+.4f}, {high:+.4f}]{np.median(apart):+9.4f}"
+        )
     label = f"{SETS[name]}, Madry |"
     record(
         "BS-X2",
@@ -1710,8 +1718,9 @@ scoreboard.comparison_table(
 # %% [markdown]
 # ````{admonition} About the published run
 # The published edition was made at the profile {glue:text}`profile`, on MNIST and Fashion-MNIST, with one training of each
-# network. Of its rows, {glue:text}`glance`. The heart of it, success in the three cells that all four tables share, the
-# paper's numbers in brackets:
+# network. Of its rows, {glue:text}`glance`. Every row is *reduced*: the networks were trained for a fraction of the paper's
+# time, so that *partly* is the most a row can earn, and the paper's numbers beside ours are those of other networks. The
+# heart of it, success in the three cells that all four tables share, the paper's numbers in brackets:
 #
 # ```{glue} heart
 # ```
@@ -1732,24 +1741,27 @@ scoreboard.comparison_table(
 # paper's accuracy. The attack is not the reason: on the same images C&W finds nearly as many. The shorter training may be;
 # it was not tried. So the statement that robustness does not follow accuracy has no support from this run.
 #
-# *The divergence says little here.* Embeddings of the same features differ by more than the paper's data sets do, and in
-# the network's own features one half of the training points diverges from the other about as much as the test points do: a
-# density estimated from 150 points a class is mostly its own noise.
+# *The divergence says little here.* Three embeddings of one network's features, each of images of its own draw, differ by
+# more on MNIST than the paper's data sets do, and in the network's own features one half of the training points diverges
+# from the other about as much as the test points do: a density estimated from 150 points a class is mostly its own noise.
 #
-# *Blind spots.* Less contrast leaves the accuracy where it was and opens all six networks; a shift that keeps white white
-# opens them further. The certified network is no exception: what a certificate promises for one image it does not promise
-# for its copy.
+# *Blind spots.* Less contrast leaves the accuracy where it was and opens all six networks at $\epsilon$; a shift that keeps
+# white white opens them further. The certified network is no exception: what a certificate promises for one image it does
+# not promise for its copy. At $\alpha\epsilon$ one of the scales is too near to one to tell: the certified network on
+# MNIST at 0.95 falls no more often than as it stands. On Fashion-MNIST the map above ends where the blind spots do: at scale
+# 0.7 with half of the largest shift fewer than half of the images are still classified correctly, and the rates of that
+# corner are those of what is left.
 #
 # *Two of the defences are not the authors' networks.* Ours on a certificate is more accurate than theirs on MNIST and moves
 # less there, less accurate on Fashion-MNIST and more easily broken; it was trained on intervals for most of its time and on the exact bound at the end,
 # theirs on the bound throughout. Whether that is the reason was not tried. WRM after four epochs instead of 25 is weaker than theirs from the start: its
 # table shows the direction of the effect and not its size.
 #
-# *C&W is not closer than PGD.* Its mean distance differs from PGD's by
+# *C&W is not closer than PGD, and not clearly farther.* Its mean distance differs from PGD's by
 # {glue:text}`BS-X2-MNIST-Madry-mean-linf-distance-C-W-minus-PGD` and
-# {glue:text}`BS-X2-Fashion-MNIST-Madry-mean-linf-distance-C-W-minus-PGD`. C&W lowers $\tau$ by a tenth at a time and can
-# end that much too far, PGD's ladder is half as coarse; half a step off either would bring the means level. C&W also had
-# fewer iterations than the paper's, and the paper does not say how its PGD was set.
+# {glue:text}`BS-X2-Fashion-MNIST-Madry-mean-linf-distance-C-W-minus-PGD`, less than the resolution of either: C&W lowers
+# $\tau$ by a tenth at a time and can end that much too far, PGD's ladder is half as coarse. Half a step off both would turn
+# the sign on MNIST. This edition compares them as they were found; the next one draws both towards the image first.
 #
 # *Could the shift be seen?* By this distance hardly: a scaled image is farther from the training set than an image as it
 # is with a chance of {glue:text}`BS-F5-MNIST-alpha-0.7-beta-0-AUROC-of-distance-for-scaled` on MNIST and
@@ -1758,14 +1770,21 @@ scoreboard.comparison_table(
 #
 # *Can training close the blind spots?* Mostly, near home. With scaled and shifted images in its training (one network, MNIST)
 # the success at scale 0.9 falls from more than half of the images to 15% at most, for half a point of accuracy; at
-# scale 0.7 and $\epsilon$ most images still fall, and at $\alpha\epsilon$ a quarter at most.
+# scale 0.7 and $\epsilon$ most images still fall, and at $\alpha\epsilon$ about a quarter at most.
 #
 # *Are the rates right?* AutoAttack finds half a point more than margin ascent on 500 images, less than its interval. C&W
-# finds hardly any image that ascent does not, and on two of the six networks ascent finds clearly more: 4.5 points on
-# Madry's for MNIST, 2.5 on the certified one for Fashion-MNIST, more than the 2 points asked of a substitute. On the
-# first of them the C&W distances of those images lie within 6% of $\epsilon$, less than one step of $\tau$; with 1,000
-# iterations on the 21 images that one step leaves open, tried beside this run, four more of them fell. The tables' rates
-# are not too low for it.
+# finds hardly any image that ascent does not. On four of the six networks the two differ by less than the 2 points asked
+# of a substitute; on the Madry network for MNIST ascent finds 4.5 points more, on the certified one for Fashion-MNIST 2.5
+# (an interval that includes none). The step of $\tau$ is enough to account for the first: the column beside C&W's allows for
+# it, and lies above ascent there. More iterations account for the second: with 1,000 instead of 300
+# (`-p defences kolter_wong -p carlini_iterations 1000`, tried after this run on the same network) C&W comes to 11.5
+# against 12.0%. The tables' rates are not too low for it.
+#
+# *Errata.* An audit after the run found what changes no number but the reading of two. The row *Fashion-MNIST beta=0,
+# alpha falling | success at alpha eps* of Table 5 is judged by an interval that takes its cells for independent; they share
+# their images, and the paired difference of the same two cells, a row of its own, lies above zero: *partly*, not *not
+# reproduced*. And the examples that were carried over from the natural network had been stopped at their first success on
+# it, well inside the ball, so that the low rates of transfer prove little. Both are mended in the code.
 #
 # So, to the question of the title: no. The protection thins out with the distance to the training set, and a change of
 # contrast that this distance does not notice is enough to leave it.
@@ -1786,10 +1805,12 @@ scoreboard.comparison_table(
 # | WRM evaluation | pixels stay in $[0, 1]$ | the training does not clip them, the threat model does | exact |
 # | trend | 40 steps from the paper's two starts on all 10,000 test images; 30 bins | the tables take 100 steps; the paper does not say how many bins | reduced |
 # | features | after the ReLU, and the AUROC before it printed beside; normalised distances in those of the Madry network, the others printed beside | the paper does not say | exact |
-# | divergence | 1,500 training and 1,500 test images in each of three embeddings, beside 1,500 further training images | t-SNE of 70,000 points takes half an hour each; dimension, perplexity and kernel are not stated | reduced |
+# | divergence | 4,000 training and 4,000 test images in each of three embeddings (all classes in one), beside 4,000 further training images | t-SNE of 70,000 points takes half an hour each; dimension, perplexity and kernel are not stated | reduced |
 # | galleries | means over ten images | the paper shows one each | exact |
-# | CIFAR-10, traffic signs | PreActResNet-18, 30 epochs, batch statistics frozen while attacking; half of the frames of GTSRB | WRN-32-10 takes ten times as long; profile `paper` only | substitution |
-# | precision | passes of attacks in bfloat16 where the processor has it | every success is confirmed in float32 | exact |
+# | CIFAR-10, traffic signs | PreActResNet-18, 30 epochs, batch statistics frozen while attacking; half of the frames of GTSRB, at 32x32; for the certificate the small network and the exact bound, not the large one and random projections | WRN-32-10 takes ten times as long; profile `paper` only | substitution |
+# | step of the training attack on Fashion-MNIST | $\epsilon/6$, then $\epsilon/30$ = 0.0033, as on MNIST in proportion | "the same parameters" may also mean 0.01, a tenth of the radius | reduced |
+# | batches | 128 and a gradient clipped to 5 for Madry and natural networks, not 50 | speed | reduced |
+# | precision | passes of attacks, and of the training of the Madry, natural and WRM networks, in bfloat16 where the processor has it | every success is confirmed in float32; an attack may miss one | code variant |
 #
 # Rows that are *not run* say what they need. One thing was changed after a look at test images: at a learning rate of 0.001
 # the Madry network fell short of 91% under PGD-40. The rate was raised to 0.005, chosen by the training loss of the first
@@ -1851,18 +1872,20 @@ else:
 # **Exercise 1.** Is it the contrast or the grey background that opens the blind spot?
 #
 # ```{dropdown} Solution
-# The map above has both: along its middle line only the contrast falls and the background rises by half of that; at share
-# -1 the background stays black and only white pales, $\beta = -(1-\alpha)/2$; at share 1 white stays and the background
-# rises. Compare the three lines at one scale: on MNIST it is mostly the background. With a black one the success grows by
-# what the pale white alone is worth, with a grey one it comes close to all images.
+# The map above has both: at share -1 the background stays black and only white pales, $\beta = -(1-\alpha)/2$; at share 1
+# white stays and the background rises; along the middle line each does half of it. Compare the three lines at one scale. In
+# the published run, on MNIST, it is mostly the background at 0.9: with a black one success about doubles, with a grey one
+# it comes close to all images. At 0.7 the pale white alone opens most of them.
 # ```
 #
 # **Exercise 2.** Would a brightness normalisation in front of the network help?
 #
 # ```{dropdown} Solution
-# Stretch every image so that its darkest pixel is 0 and its brightest 1: `(x - x.amin((1, 2, 3), keepdim=True)) / range`,
-# as the first layer of a model of your own. Scale and shift are undone, but the adversary moves pixels by $\epsilon$ of the
-# *unstretched* image, which the stretch makes larger by $1/\alpha$: judge by the stricter threshold $\alpha\epsilon$.
+# Stretch every image so that its darkest pixel is 0 and its brightest 1, as the first layer of a model of your own: with
+# `low, high = x.amin((1, 2, 3), keepdim=True), x.amax((1, 2, 3), keepdim=True)` it is `(x - low) / (high - low)`. Scale and
+# shift are undone, but the adversary moves pixels by $\epsilon$ of the *unstretched* image, which the stretch makes larger
+# by $1/\alpha$: judge by the stricter threshold $\alpha\epsilon$. And she can move the darkest and the brightest pixel too,
+# and so the stretch itself.
 # ```
 
 # %% tags=["remove-cell"]

@@ -318,6 +318,22 @@ def nearest(
     return Nearest(*(torch.cat([part[name] for part in parts]) for name in ("images", "distances")))
 
 
+def shortened(model: nn.Module, x: Tensor, y: Tensor, x_adv: Tensor, *, halvings: int = 10) -> Tensor:
+    """The nearest image on the straight way from ``x`` to ``x_adv`` that bisection finds to fool the model: like ``x``.
+
+    Attacks that look for the smallest distortion stop a step of their own short of it, some a coarse and some a fine one;
+    after this their distances can be compared. Where ``x_adv`` does not fool, it comes back as it is.
+    """
+    stands, fools = torch.zeros(len(x), device=x.device), torch.ones(len(x), device=x.device)
+    with evaluation_mode(model), exact(x):
+        for _ in range(halvings):
+            middle = (stands + fools) / 2
+            fooled = margin(model(torch.lerp(x, x_adv, _wide(middle))), y) > SURE
+            stands, fools = torch.where(fooled, stands, middle), torch.where(fooled, middle, fools)
+        nearer = torch.lerp(x, x_adv, _wide(fools))
+        return torch.where(_wide(margin(model(x_adv), y) > 0), nearer, x_adv)
+
+
 def _attacked(
     model: nn.Module, attack: CarliniLinf | CarliniL2, x: Tensor, y: Tensor, seed: int
 ) -> dict[str, Tensor]:

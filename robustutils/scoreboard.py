@@ -175,7 +175,8 @@ def comparison_table(
     """Paper, published edition and this run side by side, for the rows of some claim ids.
 
     `select` says which rows to show by their names; those measured in neither run are left out, unless `unmeasured`
-    asks for them. Interval and verdict are those of this run; with `results` None those of the published edition.
+    asks for them. Interval and verdict are those of this run; with `results` None those of the published edition. Beside
+    a verdict stands the fidelity of a run that did not follow the paper's protocol to the letter.
 
     Raises: ValueError for an id that the shown run does not have, and when there is no run at all.
     """
@@ -199,13 +200,20 @@ def comparison_table(
             cells += [Cell(text, before["verdict"])]
         elif results is not None:
             cells += [Cell("none")]
-        reason = entry["note"] if entry["verdict"] == "not_run" else ""
-        cells += [Cell(_value(entry)), Cell(interval_text(entry)), Cell("", entry["verdict"], reason)]
+        cells += [Cell(_value(entry)), Cell(interval_text(entry)), Cell("", entry["verdict"], _aside(entry))]
         rows.append(tuple(cells))
     editions = [f"published edition ({edition(published)})" if published else "published edition"]
     runs = editions if results is None else [*editions, f"this run ({edition(results)})"]
     header = ("claim", "paper", *runs, "95% CI", "verdict")
     return Table(f"Paper and measurement: {', '.join(ids)}", header, tuple(rows))
+
+
+def _aside(entry: Mapping[str, Any]) -> str:
+    """What belongs beside a verdict: why there is none, or how far the run was from the paper's protocol."""
+    if entry["verdict"] == "not_run":
+        return str(entry["note"])
+    loose = entry["verdict"] != "not_evidence" and entry["fidelity"] != "exact"
+    return str(entry["fidelity"]).replace("_", " ") if loose else ""
 
 
 def grid_table(

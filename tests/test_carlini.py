@@ -272,6 +272,22 @@ def test_nearest_is_inf_where_nothing_was_found():
     assert torch.equal(result.images, data.images)
 
 
+def test_shortened_ends_where_the_line_leaves_the_class():
+    """A linear model is left at one point of the line, which bisection finds to 2^-10 of it."""
+    x, y = images()
+    model = Linear()
+    x_adv = x + 0.06 * (1 - 2 * y.float()).view(-1, 1, 1, 1) * WEIGHTS.sign().view(1, 1, 2, 3)
+    fools = margins(model, x_adv, y) > 0
+    assert fools.any()
+    assert not fools.all()
+    nearer = carlini.shortened(model, x, y, x_adv)
+    assert torch.equal(nearer[~fools], x_adv[~fools]), "what does not fool comes back"
+    found = margins(model, nearer, y)[fools]
+    ends = (margins(model, x, y)[fools], margins(model, x_adv, y)[fools])
+    step = (ends[1] - ends[0]) / 1024
+    assert ((found > 0) & (found <= step + 1e-4)).all()
+
+
 # ---- every complaint ----
 
 

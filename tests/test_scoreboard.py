@@ -117,6 +117,20 @@ def test_the_comparison_table_does_with_one_run(tmp_path):
     assert tuple(map(str, published.rows[0])) == (*shown[:2], *shown[3:])
 
 
+@pytest.mark.parametrize(("fidelity", "shown"), [
+    ("exact", "reproduced"),
+    ("code_variant", "reproduced: code variant"),
+    ("reduced", "partly: reduced"),
+])  # fmt: skip
+def test_a_verdict_stands_beside_the_fidelity_of_its_run(tmp_path, fidelity, shown):
+    path = tmp_path / "eat.claims.toml"
+    path.write_text(CLAIMS)
+    ledger = Ledger(Claims.load(path), "standard")
+    ledger.record("EAT-L7", "EAT-L7", Measurement((0.5, 0.25), None, 2, [], fidelity=fidelity))
+    table = comparison_table(None, ledger.results(date="2026-01-31"), ["EAT-L7"])
+    assert str(table.rows[0][-1]) == shown
+
+
 @pytest.mark.parametrize(("runs", "ids", "expected"), [
     (True, ["EAT-T8"], "eat has no claim id 'EAT-T8'; allowed: EAT-T7, EAT-L7, EAT-T1"),
     (False, ["EAT-T7"], "needs a run"),
