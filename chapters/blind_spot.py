@@ -528,7 +528,7 @@ for (defence, name), few in shown.items():
     low, high = apart.ci95
     print(
         f"{SETS[name]:14}{LABELS[defence]:11}{len(few):4}{rates[0]:6.1f}{more:>7}{rates[2]:8.1f}{rates[3]:10.1f}"
-        f"  {f'{apart.value:+.1f} [{low:.1f}, {high:.1f}]':<18}{int(((far < eps) & ~ascent).sum()):>9}"
+        f"  {f'{apart.value:+.1f} [{low:.1f}, {high:.1f}]':<20}{int(((far < eps) & ~ascent).sum()):>7}"
     )
     if defence == "kolter_wong":
         held = certified[name][places[defence, name]]
@@ -552,7 +552,7 @@ LADDER = 0.02 * 1.05 ** torch.arange(80, dtype=torch.float64)
 
 
 def pgd_nearest(net, few):
-    """PGD's example in the smallest ball that holds one; the image itself where none does."""
+    """PGD's example in the smallest ball that holds one, else the image."""
     images = few.images.clone()
     withstood = torch.full((len(few),), -1)
     fooled = torch.full((len(few),), len(LADDER))
@@ -683,7 +683,7 @@ if KS[-1] < 1000:
 
 
 def features(defence, name, images, drop=1):
-    """Features of a network: the output of all but its last layer; with ``drop`` 2 before their ReLU."""
+    """Output of all but the last layers; with ``drop`` 2 before the ReLU."""
     return manifolds.features(nets[defence, name], images, drop=drop)
 
 
@@ -1360,32 +1360,38 @@ def gallery(defence, name, part=half):
         notes[attacked] = [
             f"{far:.3f}" for far in found.distances[eight].tolist()
         ]
-    return figures.gallery(rows, notes=notes)
+    return {"rows": rows, "notes": notes}
 
 
 pairs = list(shown)
-gallery(*pairs[0]) if pairs else None
+figures.gallery(**gallery(*pairs[0])) if pairs else None
 
 # %% tags=["hide-input"] mystnb={"figure": {"name": "bs-gallery-clothes", "caption": "The same for the Madry network on the last data set of this run (Fashion-MNIST in the published edition; with a single data set these are the images above)."}, "image": {"alt": "Rows of images in pairs: scaled and shifted images, and their adversarial examples."}}
-gallery("madry", sets[-1]) if ("madry", sets[-1]) in shown else None
+figures.gallery(**gallery("madry", sets[-1])) if (
+    "madry",
+    sets[-1],
+) in shown else None
 
 # %% tags=["hide-input"] mystnb={"figure": {"name": "bs-gallery-more", "caption": "Another set of images for the Madry network on the first data set (the paper's Figure 10)."}, "image": {"alt": "Rows of images in pairs: scaled and shifted images, and their adversarial examples."}}
-gallery("madry", sets[0], rest) if ("madry", sets[0]) in shown else None
+figures.gallery(**gallery("madry", sets[0], rest)) if (
+    "madry",
+    sets[0],
+) in shown else None
 
-# %% tags=["hide-input"] mystnb={"figure": {"name": "bs-gallery-more-clothes", "caption": "And another set on the last data set."}, "image": {"alt": "Rows of images in pairs: scaled and shifted images, and their adversarial examples."}}
-gallery("madry", sets[-1], rest) if (
+# %% tags=["hide-input"] mystnb={"figure": {"name": "bs-gallery-more-clothes", "caption": "Another set of images for the Madry network on the last data set."}, "image": {"alt": "Rows of images in pairs: scaled and shifted images, and their adversarial examples."}}
+figures.gallery(**gallery("madry", sets[-1], rest)) if (
     "madry",
     sets[-1],
 ) in shown and len(sets) > 1 else None
 
 # %% tags=["hide-input"] mystnb={"figure": {"name": "bs-gallery-kolter-wong", "caption": "The same for the network trained on a certificate, on the last data set of this run."}, "image": {"alt": "Rows of images in pairs: scaled and shifted images, and their adversarial examples."}}
-gallery("kolter_wong", sets[-1]) if (
+figures.gallery(**gallery("kolter_wong", sets[-1])) if (
     "kolter_wong",
     sets[-1],
 ) in shown else None
 
 # %% tags=["hide-input"] mystnb={"figure": {"name": "bs-gallery-wrm", "caption": "The same for WRM on the first data set, attacked in l2."}, "image": {"alt": "Rows of images in pairs: scaled and shifted images, and their adversarial examples."}}
-gallery("wrm", sets[0]) if (
+figures.gallery(**gallery("wrm", sets[0])) if (
     "wrm",
     sets[0],
 ) in shown else None
@@ -1472,21 +1478,21 @@ planes = {
 }
 
 
-def drawn_plane(which):
-    """Maps of one of both, for each data set."""
-    return figures.matrices(
-        {name: plane[which] for name, plane in planes.items()},
-        [f"{share:g}" for share in SHARES],
-        [f"{a:g}" for a in MAP_SCALES],
-        xlabel="scale alpha",
-        ylabel="share of the largest shift",
-    )
+def of_all_sets(which):
+    """Success (0) or accuracy (1) over the plane, for each data set."""
+    return {
+        "panels": {name: plane[which] for name, plane in planes.items()},
+        "lines": [f"{share:g}" for share in SHARES],
+        "columns": [f"{a:g}" for a in MAP_SCALES],
+        "xlabel": "scale alpha",
+        "ylabel": "share of the largest shift",
+    }
 
 
-drawn_plane(0) if planes else None
+figures.matrices(**of_all_sets(0)) if planes else None
 
 # %% tags=["hide-input"] mystnb={"figure": {"name": "bs-map-accuracy", "caption": "Accuracy (%) on the same images before any attack. Only where it stays as it is are they blind spots; where it falls, the network is simply wrong about them."}, "image": {"alt": "Annotated heat maps of accuracies over the same plane."}}
-drawn_plane(1) if planes else None
+figures.matrices(**of_all_sets(1)) if planes else None
 
 # %% [markdown]
 # ## Beyond the paper: can training close the blind spots?
