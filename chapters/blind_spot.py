@@ -367,9 +367,9 @@ for (defence, name), net in nets.items():
     correct[defence, name] = evaluation.judged(
         net, images.images, images.labels
     )
-    if correct[defence, name].sum() < 2:
+    if correct[defence, name].sum() < 4:
         raise RuntimeError(
-            f"{defence} on {name}: fewer than 2 of {len(images)} test images"
+            f"{defence} on {name}: fewer than 4 of {len(images)} test images"
             " are classified correctly, there is nothing to attack"
         )
     line = f"{SETS[name]:14}{LABELS[defence]:12} accuracy {percent(correct[defence, name])}"
@@ -422,8 +422,9 @@ for (defence, name), net in nets.items():
 # The tables ask less: only whether the distance is *below the threshold*. So their rates are measured with a cheaper
 # attack: gradient ascent on the margin $\max_{j\ne y} z_j - z_y$ inside the ball of the threshold, 100 steps of
 # $\epsilon/10$, from the paper's two starts (the grey image projected into the ball) and, at `paper`, from five random ones.
-# That it may stand in for C&W is shown here, on the same images: those that are classified correctly in every column of the
-# paper's galleries. At `standard` C&W runs for 300 iterations at each constant in linf, not for 1,000.
+# Whether it may stand in for C&W, at most 2 points from its rate, is looked at here on the same images: those that are
+# classified correctly in every column of the paper's galleries. At `standard` C&W runs for 300 iterations at each constant
+# in linf, not for 1,000.
 
 
 # %%
@@ -745,11 +746,16 @@ figures.trends(
     xlabel="distance to the 5 nearest",
 ) if trended else None
 
-# %% tags=["hide-input"] mystnb={"figure": {"name": "bs-trend-k", "caption": "The same on the last data set of this run (CIFAR-10 and traffic signs only at `paper`), in the features of the adversarially trained network, with the mean distance to more neighbours."}, "image": {"alt": "Success rates with interval bars over the distance to more neighbours, one panel for each number of neighbours."}}
+# %% tags=["hide-input"] mystnb={"figure": {"name": "bs-trend-k", "caption": "The same with the mean distance to more neighbours, in the features of the adversarially trained network: on CIFAR-10 as in the paper where it is part of the run, else on the last data set."}, "image": {"alt": "Success rates with interval bars over the distance to more neighbours, one panel for each number of neighbours."}}
+many = "cifar10" if "cifar10" in trended else trended[-1] if trended else None
 figures.trends(
-    {f"k = {k:,}": bins(trended[-1], adversarial, k=k) for k in KS if k > 5},
+    {
+        f"{SETS[many]}, k = {k:,}": bins(many, adversarial, k=k)
+        for k in KS
+        if k > 5
+    },
     xlabel="distance to the k nearest",
-) if trended and KS[-1] > 5 else None
+) if many else None
 
 # %% tags=["hide-input"] mystnb={"figure": {"name": "bs-trend-certified", "caption": "The same for a network trained on a certificate, on CIFAR-10 (at `paper`)."}, "image": {"alt": "Success rates with interval bars over embedding distance, for two kinds of features."}}
 figures.trends(
@@ -814,7 +820,8 @@ for name in trended:
             record(id, f"{row} | AUROC of distance for success", found)
 
 # %% [markdown]
-# The same without bins of a width: success in the tenths of the test images from the nearest to the farthest.
+# The same without bins of a width: success in the tenths of the correctly classified test images from the nearest to the
+# farthest.
 
 # %% tags=["hide-input"]
 print(f"{'':14}success (%) by tenths of distance, [95% CI], features:")
@@ -1129,22 +1136,24 @@ for (defence, name), net in nets.items():
             for a, b in cells_of(defence, name)
         }
 
-held = {}  # (data set, alpha, beta) -> which of the attacked copies have a certificate of their own
-for (defence, name), table in cells.items():
-    for (a, b), cell in table.items():
-        if defence == "kolter_wong":
-            copies = blind_spots.transformed(
-                test[name].take(cell.attacked), a, b
-            )
-            held[name, a, b] = evaluation.certified(
-                nets[defence, name],
-                bounds.dual_margins,
-                copies,
-                eps=radius(defence, name),
-            )
-            assert not (held[name, a, b] & cell.at_eps).any(), (
-                "the attack broke an image that was certified"
-            )
+# which of the attacked copies have a certificate of their own
+copies_certified = {}
+for name in (n for d, n in cells if d == "kolter_wong"):
+    for (a, b), cell in cells["kolter_wong", name].items():
+        copies = test[name].take(cell.attacked)
+        copies_certified[name, a, b] = evaluation.certified(
+            nets["kolter_wong", name],
+            bounds.dual_margins,
+            blind_spots.transformed(copies, a, b),
+            eps=radius("kolter_wong", name),
+        )
+        assert not (copies_certified[name, a, b] & cell.at_eps).any(), (
+            "the attack broke an image that was certified"
+        )
+
+# %% [markdown]
+# Every cell, with the accuracy on all test images. For the network that was trained on a certificate the last column says
+# how many of the attacked copies have a certificate of their own, at $\epsilon$.
 
 # %% tags=["hide-input"]
 TABLE = {
@@ -1240,10 +1249,10 @@ for (defence, name), table in cells.items():
     print(f"alpha   beta  accuracy  success at eps       at alpha eps{more}")
     for (a, b), cell in table.items():
         strict = "" if a == 1 else str(cell.success(strict=True))
-        share = percent(held[name, a, b]) if more else ""
-        print(
-            f"{a:<6g}{b:>6g}{cell.accuracy().percent:>9.1f}%  {cell.success()!s:<20} {strict:<20} {share}".rstrip()
-        )
+        share = percent(copies_certified[name, a, b]) if more else ""
+        line = f"{a:<6g}{b:>6g}{cell.accuracy().percent:>9.1f}%"
+        line += f"  {cell.success()!s:<20} {strict:<20} {share}"
+        print(line.rstrip())
 
 # %% tags=["hide-input"] mystnb={"figure": {"name": "bs-cells", "caption": "Success in blind spots: every cell of the paper's tables. Filled: this run, at the threshold of the defence and at the stricter one that shrinks with the contrast; hollow diamonds: the paper. The accuracies stand in the tables above."}, "image": {"alt": "Dot plot of success rates in percent, one line for each defence, data set, scale and shift, with the paper's numbers as diamonds."}}
 lines, ours, theirs = (
@@ -1278,7 +1287,7 @@ figures.dots(
 # galleries. The scaled image needs a smaller change, although the change has to be seen on a paler digit.
 
 
-# %% tags=["hide-input"] mystnb={"figure": {"name": "bs-gallery", "caption": "The first defence on the first data set of this run (Madry on MNIST in the published edition): test images as they are, scaled, and scaled and shifted (alpha and beta beside the upper row of each pair), and the nearest adversarial examples of C&W (lower row), each with its distance."}, "image": {"alt": "Six rows of images: for each column of the paper's gallery the images and their adversarial examples."}}
+# %% tags=["hide-input"] mystnb={"figure": {"name": "bs-gallery", "caption": "The first defence on the first data set of this run (Madry on MNIST in the published edition): test images as they are, scaled, and scaled and shifted (alpha and beta beside each row), and the nearest adversarial examples of C&W (lower row), each with its distance."}, "image": {"alt": "Six rows of images: for each column of the paper's gallery the images and their adversarial examples."}}
 def column_distances(defence, name, kept):
     """Distances of the gallery's images in its columns [columns, images]; only images that fell in each."""
     columns = columns_of(defence, name)
@@ -1347,7 +1356,7 @@ for defence, name in shown:
 
 
 def gallery(defence, name, part=half):
-    """Images and their adversarial examples in the columns of the paper's gallery, with the distance of each."""
+    """Images and their adversarial examples in the columns of the paper."""
     rows, notes = {}, {}
     eight = slice(part.start, min(part.start + 8, part.stop))
     for a, b in columns_of(defence, name):
@@ -1364,36 +1373,40 @@ def gallery(defence, name, part=half):
 
 
 pairs = list(shown)
+first_shown, last_shown = (
+    (small_sets or [None])[0],
+    (small_sets or [None])[-1],
+)
 figures.gallery(**gallery(*pairs[0])) if pairs else None
 
 # %% tags=["hide-input"] mystnb={"figure": {"name": "bs-gallery-clothes", "caption": "The same for the Madry network on the last data set of this run (Fashion-MNIST in the published edition; with a single data set these are the images above)."}, "image": {"alt": "Rows of images in pairs: scaled and shifted images, and their adversarial examples."}}
-figures.gallery(**gallery("madry", sets[-1])) if (
+figures.gallery(**gallery("madry", last_shown)) if (
     "madry",
-    sets[-1],
+    last_shown,
 ) in shown else None
 
 # %% tags=["hide-input"] mystnb={"figure": {"name": "bs-gallery-more", "caption": "Another set of images for the Madry network on the first data set (the paper's Figure 10)."}, "image": {"alt": "Rows of images in pairs: scaled and shifted images, and their adversarial examples."}}
-figures.gallery(**gallery("madry", sets[0], rest)) if (
+figures.gallery(**gallery("madry", first_shown, rest)) if (
     "madry",
-    sets[0],
+    first_shown,
 ) in shown else None
 
 # %% tags=["hide-input"] mystnb={"figure": {"name": "bs-gallery-more-clothes", "caption": "Another set of images for the Madry network on the last data set."}, "image": {"alt": "Rows of images in pairs: scaled and shifted images, and their adversarial examples."}}
-figures.gallery(**gallery("madry", sets[-1], rest)) if (
+figures.gallery(**gallery("madry", last_shown, rest)) if (
     "madry",
-    sets[-1],
-) in shown and len(sets) > 1 else None
+    last_shown,
+) in shown and last_shown != first_shown else None
 
 # %% tags=["hide-input"] mystnb={"figure": {"name": "bs-gallery-kolter-wong", "caption": "The same for the network trained on a certificate, on the last data set of this run."}, "image": {"alt": "Rows of images in pairs: scaled and shifted images, and their adversarial examples."}}
-figures.gallery(**gallery("kolter_wong", sets[-1])) if (
+figures.gallery(**gallery("kolter_wong", last_shown)) if (
     "kolter_wong",
-    sets[-1],
+    last_shown,
 ) in shown else None
 
 # %% tags=["hide-input"] mystnb={"figure": {"name": "bs-gallery-wrm", "caption": "The same for WRM on the first data set, attacked in l2."}, "image": {"alt": "Rows of images in pairs: scaled and shifted images, and their adversarial examples."}}
-figures.gallery(**gallery("wrm", sets[0])) if (
+figures.gallery(**gallery("wrm", first_shown)) if (
     "wrm",
-    sets[0],
+    first_shown,
 ) in shown else None
 
 # %% [markdown]
@@ -1456,18 +1469,17 @@ def over_the_plane(name):
     success, accuracy = np.full((2, len(SHARES), len(MAP_SCALES)), np.nan)
     for column, a in enumerate(MAP_SCALES):
         for line, share in enumerate(SHARES):
-            if a < 1 or share == 0:
+            if a == 1 and share != 0:
+                continue
+            net, b = nets["madry", name], share * (1 - a) / 2
+            moved = blind_spots.transformed(few, a, b)
+            right = evaluation.judged(net, moved.images, moved.labels)
+            accuracy[line, column] = 100 * right.float().mean().item()
+            if accuracy[line, column] >= 50:
                 cell = blind_spots.attack_cell(
-                    nets["madry", name],
-                    attack,
-                    few,
-                    alpha=a,
-                    beta=share * (1 - a) / 2,
-                    n=run.n_map,
+                    net, attack, few, alpha=a, beta=b, n=run.n_map
                 )
-                accuracy[line, column] = cell.accuracy().percent
-                if accuracy[line, column] >= 50:
-                    success[line, column] = cell.success().percent
+                success[line, column] = cell.success().percent
     return success, accuracy
 
 
@@ -1754,9 +1766,9 @@ scoreboard.comparison_table(
 # *Blind spots.* Less contrast leaves the accuracy where it was and opens all six networks at $\epsilon$; a shift that keeps
 # white white opens them further. The certified network is no exception: what a certificate promises for one image it does
 # not promise for its copy. At $\alpha\epsilon$ one of the scales is too near to one to tell: the certified network on
-# MNIST at 0.95 falls no more often than as it stands. On Fashion-MNIST the map above ends where the blind spots do: at scale
-# 0.7 with half of the largest shift fewer than half of the images are still classified correctly, and the rates of that
-# corner are those of what is left.
+# MNIST at 0.95 falls no more often than as it stands. One corner of the map of Fashion-MNIST says little: at scale 0.7 and
+# share 0.5 fewer than half of the images are still classified correctly, and the rate is that of what is left. The next
+# edition leaves such places empty and maps the accuracy too.
 #
 # *Two of the defences are not the authors' networks.* Ours on a certificate is more accurate than theirs on MNIST and moves
 # less there, less accurate on Fashion-MNIST and more easily broken; it was trained on intervals for most of its time and on the exact bound at the end,
@@ -1787,10 +1799,11 @@ scoreboard.comparison_table(
 # against 12.0%. The tables' rates are not too low for it.
 #
 # *Errata.* An audit after the run found what changes no number but the reading of two. The row *Fashion-MNIST beta=0,
-# alpha falling | success at alpha eps* of Table 5 is judged by an interval that takes its cells for independent; they share
-# their images, and the paired difference of the same two cells, a row of its own, lies above zero: *partly*, not *not
-# reproduced*. And the examples that were carried over from the natural network had been stopped at their first success on
-# it, well inside the ball, so that the low rates of transfer prove little. Both are mended in the code.
+# alpha falling | success at alpha eps* of Table 5 is judged by an interval that takes its cells for independent. They share
+# their images, and the paired difference that decides the row *Fashion-MNIST alpha=0.9 beta=0 | success at alpha eps* is of
+# the same two cells and lies above zero: *partly*, not *not reproduced*. And the examples that were carried over from the
+# natural network had been stopped at their first success on it, barely across its border, so that the low rates of transfer
+# prove little. Both are mended in the code.
 #
 # So, to the question of the title: no. The protection thins out with the distance to the training set, and a change of
 # contrast that this distance does not notice is enough to leave it.
@@ -1815,8 +1828,8 @@ scoreboard.comparison_table(
 # | galleries | means over ten images | the paper shows one each | exact |
 # | CIFAR-10, traffic signs | PreActResNet-18, 30 epochs, batch statistics frozen while attacking; half of the frames of GTSRB, at 32x32; for the certificate the small network and the exact bound, not the large one and random projections | WRN-32-10 takes ten times as long; profile `paper` only | substitution |
 # | step of the training attack on Fashion-MNIST | $\epsilon/6$, then $\epsilon/30$ = 0.0033, as on MNIST in proportion | "the same parameters" may also mean 0.01, a tenth of the radius | reduced |
-# | batches | 128 and a gradient clipped to 5 for Madry and natural networks, not 50 | speed | reduced |
-# | precision | passes of attacks, and of the training of the Madry, natural and WRM networks, in bfloat16 where the processor has it | every success is confirmed in float32; an attack may miss one | code variant |
+# | batches | 128 for Madry and natural networks, not 50; Madry's gradient clipped to 5 | speed | reduced |
+# | precision | passes of attacks, those in Madry's training too, and of the training of natural and WRM networks in bfloat16 where the processor has it | every success is confirmed in float32; an attack may miss one | code variant |
 #
 # Rows that are *not run* say what they need. One thing was changed after a look at test images: at a learning rate of 0.001
 # the Madry network fell short of 91% under PGD-40. The rate was raised to 0.005, chosen by the training loss of the first

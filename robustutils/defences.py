@@ -276,7 +276,7 @@ def recipe_of(defence: str, dataset: str, *, in_full: bool = False) -> Recipe:
     ``gtsrb_half``, is trained on like the whole.
 
     Raises:
-        ValueError: there is no such defence; the message lists the recipes there are.
+        ValueError: there is no recipe for it; the message lists those there are.
     """
     own = f"{defence}_{dataset.removesuffix('_half')}"
     for name in (own, defence):

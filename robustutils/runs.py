@@ -16,9 +16,8 @@ from typing import Any, Protocol
 
 import torch
 
-from robustutils import memory
+from robustutils import memory, precision
 from robustutils.artifacts import bare_tree
-from robustutils.precision import native_bfloat16
 
 PROFILES = ("quick", "standard", "paper")
 
@@ -199,7 +198,7 @@ def find_device(name: str | None, profile: str) -> torch.device:
 
 def fast_dtype(device: torch.device) -> torch.dtype:
     """bfloat16 where the device computes in it natively, else float32."""
-    return torch.bfloat16 if native_bfloat16(device) else torch.float32
+    return torch.bfloat16 if precision.native_bfloat16(device) else torch.float32
 
 
 def repository() -> Path:

@@ -197,7 +197,7 @@ def comparison_table(
         cells = [Cell(_title(entry)), Cell(_value(entry, "paper_value"))]
         if results is not None and before is not None:
             text = " ".join(filter(None, (_value(before), interval_text(before))))
-            cells += [Cell(text, before["verdict"])]
+            cells += [Cell(text, before["verdict"], _aside(before) if before["verdict"] != "not_run" else "")]
         elif results is not None:
             cells += [Cell("none")]
         cells += [Cell(_value(entry)), Cell(interval_text(entry)), Cell("", entry["verdict"], _aside(entry))]

@@ -9,10 +9,10 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from robustutils import precision
 from robustutils.artifacts import write_atomically
 from robustutils.data import Dataset
 from robustutils.objectives import Objective
-from robustutils.precision import autocast, native_bfloat16
 
 log = logging.getLogger(__name__)
 
@@ -89,7 +89,7 @@ def fit(
             f"between 1 and the {len(dataset)} examples of {dataset.name}"
         )
     device = next(model.parameters()).device
-    if dtype == torch.bfloat16 and not native_bfloat16(device):
+    if dtype == torch.bfloat16 and not precision.native_bfloat16(device):
         log.info("training in float32: bfloat16 is slower on this %s", device.type)
     images, labels = dataset.images.to(device), dataset.labels.to(device)
     optimiser = torch.optim.Adam(model.parameters(), lr=learning_rate, fused=True)
@@ -112,7 +112,7 @@ def fit(
                 chosen = order[batch * batch_size : (batch + 1) * batch_size]
                 progress = step / (epochs * batches)
                 optimiser.param_groups[0]["lr"] = learning_rate * schedule(progress)
-                with autocast(device, dtype):
+                with precision.autocast(device, dtype):
                     loss = objective(model, images[chosen], labels[chosen], progress)
                 optimiser.zero_grad(set_to_none=True)
                 loss.backward()

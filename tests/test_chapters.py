@@ -1,29 +1,37 @@
 """Chapters with parameters that a reader may choose, beyond the defaults that nbval runs."""
 
 from pathlib import Path
+from typing import Any
 
 import jupytext
 import matplotlib as mpl
 import papermill
 import pytest
 import safetensors.torch
+import torch
 
-from robustutils import data, models, pipeline, runs
+from robustutils import data, defences, evaluation, models, pipeline, runs
+from robustutils.objectives import Clean
 
 CHAPTERS = runs.repository() / "chapters"
 SMALL = {"n_train": 600, "n_test": 40, "ratio_points": 20, "ratio_steps": 5, "pixel_points": 10, "queries": 5}
 
 
-def begin(chapter: str, **parameters):
-    """Run a chapter's cells up to the one that checks its parameters, with these instead of its own."""
+def run_here(chapter: str, *, only_begin: bool = False, **parameters) -> dict:
+    """Run a chapter's cells in this process, with these parameters instead of its own; returns their names.
+
+    ``only_begin`` ends after the cell that checks the parameters.
+    """
     cells = [cell for cell in jupytext.read(CHAPTERS / f"{chapter}.py").cells if cell.cell_type == "code"]
-    last = next(index for index, cell in enumerate(cells) if "runs.start(" in cell.source)
-    namespace: dict[str, object] = {}
+    namespace: dict[str, Any] = {}
     with mpl.rc_context():
-        for cell in cells[: last + 1]:
+        for cell in cells:
             exec(cell.source, namespace)
             if "parameters" in cell.metadata.get("tags", []):
                 namespace |= parameters
+            if only_begin and "runs.start(" in cell.source:
+                break
+    return namespace
 
 
 def test_a_single_architecture_and_a_model_of_ones_own_are_enough(tmp_path: Path):
@@ -54,7 +62,7 @@ def test_a_single_architecture_and_a_model_of_ones_own_are_enough(tmp_path: Path
 )
 def test_models_that_do_not_fit_together_stop_the_chapter_at_its_start(parameters, message):
     with pytest.raises(runs.ParameterError, match=message):
-        begin("ensemble_adversarial_training", **parameters)
+        run_here("ensemble_adversarial_training", only_begin=True, **parameters)
 
 
 @pytest.mark.parametrize(
@@ -72,7 +80,7 @@ def test_models_that_do_not_fit_together_stop_the_chapter_at_its_start(parameter
 )
 def test_blind_spots_that_cannot_be_stop_the_chapter_at_its_start(parameters, message):
     with pytest.raises(runs.ParameterError, match=message):
-        begin("blind_spot", **parameters)
+        run_here("blind_spot", only_begin=True, **parameters)
 
 
 BRIEF = {
@@ -125,12 +133,51 @@ def test_colour_images_are_measured_too(tmp_path: Path):
     assert {"bs-trend", "bs-trend-natural", "bs-trend-k", "bs-trend-certified"} <= drawn
 
 
-def test_traffic_signs_are_measured_too(tmp_path: Path):
+COLOUR = {"n_train": 1500, "n_test": 150, "n_attacked": 20, "epochs": 0}
+
+
+@pytest.fixture
+def small_colour_networks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Networks of colour images that learn something in a second."""
+    small = defences.Recipe(
+        architecture="kolter_wong_cifar", objective=Clean(), epochs=8, batch_size=64, learning_rate=3e-3
+    )
+    for name in ("natural_cifar10", "madry_cifar10", "kolter_wong_cifar10", "natural_gtsrb", "madry_gtsrb"):
+        monkeypatch.setitem(defences.RECIPES, name, small)
+
+
+@pytest.mark.usefixtures("small_colour_networks")
+def test_traffic_signs_are_measured_too():
     needs("gtsrb_half")
-    brief = {"dataset": "gtsrb_half", "defences": "madry", "n_test": 100}
-    printed, _, drawn = executed(brief, tmp_path)
-    assert "GTSRB, Madry, linf eps = 0.03137" in printed
-    assert {"bs-trend", "bs-trend-natural", "bs-trend-k"} <= drawn
+    after = run_here("blind_spot", **BRIEF | COLOUR | {"dataset": "gtsrb_half", "defences": "madry"})
+    assert len(after["train"]["gtsrb_half"].labels.unique()) == 43, "an even choice has every class"
+    assert set(after["distances"]) == {("natural", "gtsrb_half"), ("madry", "gtsrb_half")}
+    measured = {row["id"] for row in after["results"]["claims"] if row["measured"] is not None}
+    assert "BS-F9" in measured
+
+
+@pytest.mark.usefixtures("small_colour_networks")
+def test_every_number_of_neighbours_and_the_certified_defence_are_measured_on_colour_images():
+    needs("cifar10")
+    after = run_here("blind_spot", **BRIEF | COLOUR | {"dataset": "cifar10", "defences": "madry,kolter_wong"})
+    measured = {row["id"] for row in after["results"]["claims"] if row["measured"] is not None}
+    assert {"BS-F3", "BS-F6", "BS-F7", "BS-F8", "BS-F11"} <= measured
+
+
+@pytest.mark.parametrize("defence", ["kolter_wong", "wrm"])
+def test_a_single_defence_is_enough(defence):
+    after = run_here("blind_spot", **BRIEF | {"defences": defence, "epochs": 0})
+    assert list(after["cells"]) == [(defence, "digits")]
+    assert after["trended"] == []
+
+
+def test_a_network_that_is_nearly_always_wrong_stops_the_chapter(monkeypatch):
+    def wrong(model, images, labels):
+        return torch.arange(len(labels)) < 3
+
+    monkeypatch.setattr(evaluation, "judged", wrong)
+    with pytest.raises(RuntimeError, match="natural on digits: fewer than 4 of 40 test images"):
+        run_here("blind_spot", **BRIEF | {"defences": "wrm"})
 
 
 def test_a_cell_of_ones_own_has_its_line_and_its_gallery(tmp_path: Path):

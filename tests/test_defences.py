@@ -148,6 +148,8 @@ def test_the_recipe_of_a_defence_is_the_data_sets_own_and_in_full_where_asked():
     assert of("madry", "fashion_mnist", in_full=True) is recipe("madry_fashion_mnist_in_full")
     assert of("kolter_wong", "fashion_mnist", in_full=True) is recipe("kolter_wong_in_full")
     assert of("kolter_wong", "cifar10", in_full=True) is recipe("kolter_wong_cifar10")
+    assert of("wrm", "mnist", in_full=True) is recipe("wrm_in_full")
+    assert of("natural", "mnist", in_full=True) is recipe("natural_in_full")
     assert of("madry", "gtsrb_half") is recipe("madry_gtsrb")
     with pytest.raises(ValueError, match="unknown defence 'madri'"):
         of("madri", "mnist")
