@@ -543,7 +543,12 @@ def test_a_rendered_chapter_says_which_run_it_shows_and_quotes_the_results(html,
     assert scoreboard.badge("not_run") in text
     assert "application/vnd.robustutils" not in text
     assert any("mathjax" in url.lower() for url in Page(html / "book" / f"{chapter}.html").loads), "formulas"
-    assert text.count("<figcaption>") == sum(draws(cell) for cell in code_cells(text_of(chapter)))
+    pictures = [
+        cell
+        for cell in code_cells(page_of(chapter))
+        if any("image/png" in output.get("data", {}) for output in cell.outputs)
+    ]
+    assert text.count("<figcaption>") == len(pictures), "a figure of the published page has no caption"
 
 
 def test_the_readme_states_the_speed_that_was_measured():
