@@ -1685,7 +1685,7 @@ elif sane:
 
 # %% tags=["hide-input"]
 results = ledger.results(
-    not_run_note=f"next: this run is on {', '.join(SETS[n] for n in sets)};"
+    not_run_note=f"this run is on {', '.join(SETS[n] for n in sets)};"
     " CIFAR-10 and GTSRB need a GPU",
     **run.provenance(**fingerprints),
 )
