@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 from torch.multiprocessing import get_context
 
-from robustutils import data, defences, evaluation, memory, runs, threats
+from robustutils import data, defences, evaluation, memory, precision, runs, threats
 from robustutils.attacks import PGD, decaying
 
 RECIPE = "madry_mnist_fast"
@@ -250,7 +250,7 @@ def speed(options: argparse.Namespace) -> dict[str, Any]:
         for name in peers
         for layout in LAYOUTS
     ]
-    fast = runs.fast_dtype(torch.device("cpu"))
+    fast = precision.fast_dtype(torch.device("cpu"))
     for dtype in dict.fromkeys((torch.float32, fast)):
         for layout in LAYOUTS:
             for keep in (False, True):
@@ -286,7 +286,7 @@ def speed(options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def precision(model: nn.Module, test: data.Dataset, batch: int) -> dict[str, Any]:
+def check_precision(model: nn.Module, test: data.Dataset, batch: int) -> dict[str, Any]:
     """Is bfloat16 admitted? Robust accuracy under PGD-40 in both precisions on the same images and starts."""
     hits = {}
     for dtype in (torch.float32, torch.bfloat16):
@@ -367,7 +367,7 @@ def main() -> None:
         help="compare bfloat16 with float32 on all 10,000 test images instead of measuring speed",
     )
     options = parser.parse_args()
-    if options.precision_check and runs.fast_dtype(torch.device("cpu")) != torch.bfloat16:
+    if options.precision_check and precision.fast_dtype(torch.device("cpu")) != torch.bfloat16:
         parser.error(
             "this processor does not multiply in bfloat16: attacks run in float32, nothing to compare"
         )
@@ -379,7 +379,7 @@ def main() -> None:
     model = network("channels_last", options)
     if options.precision_check:
         test = data.load("mnist", "test", root=options.data)
-        measured = {"precision": precision(model, test, options.batch)}
+        measured = {"precision": check_precision(model, test, options.batch)}
     else:
         measured = {"speed": speed(options)}
 

@@ -94,6 +94,7 @@ from robustutils import (
     flips,
     masking,
     models,
+    precision,
     runs,
     scoreboard,
     subspaces,
@@ -176,7 +177,9 @@ if run.weights and not run.model:
     raise runs.ParameterError(f"weights={run.weights!r}: needs -p model")
 own = models.load(run.model, run.weights) if run.model else None
 dtype = (
-    torch.float32 if run.profile == "quick" else runs.fast_dtype(run.device)
+    torch.float32
+    if run.profile == "quick"
+    else precision.fast_dtype(run.device)
 )
 seeds = list(run.seeds)
 print(

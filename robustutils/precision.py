@@ -11,17 +11,19 @@ import torch
 from torch import Tensor
 
 
-def native_bfloat16(device: torch.device) -> bool:
-    """Whether the device multiplies in bfloat16 itself: GPUs from compute capability 8.0, CPUs with AVX-512."""
+def fast_dtype(device: torch.device) -> torch.dtype:
+    """bfloat16 where the device multiplies in it (GPUs from capability 8.0, CPUs with AVX-512), else float32."""
     if device.type == "cuda":
-        return torch.cuda.get_device_capability(device) >= (8, 0)
-    return torch.backends.mkldnn.is_available() and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+        native = torch.cuda.get_device_capability(device) >= (8, 0)
+    else:
+        native = torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return torch.bfloat16 if native else torch.float32
 
 
 def autocast(device: torch.device, dtype: torch.dtype) -> torch.autocast:
     """Passes in ``dtype`` within it; in float32 where that is bfloat16 and the device would have to emulate it."""
-    enabled = dtype != torch.float32 and (dtype != torch.bfloat16 or native_bfloat16(device))
-    return torch.autocast(device.type, dtype=dtype, enabled=enabled)
+    emulated = dtype == torch.bfloat16 and fast_dtype(device) != dtype
+    return torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32 and not emulated)
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 import torch
 
-from robustutils import memory, precision
+from robustutils import memory
 from robustutils.artifacts import bare_tree
 
 PROFILES = ("quick", "standard", "paper")
@@ -194,11 +194,6 @@ def find_device(name: str | None, profile: str) -> torch.device:
         found = "cpu, cuda" if available else "cpu (no CUDA GPU is there)"
         raise ParameterError(f"device={name!r}: allowed are {found}")
     return torch.device(name)
-
-
-def fast_dtype(device: torch.device) -> torch.dtype:
-    """bfloat16 where the device computes in it natively, else float32."""
-    return torch.bfloat16 if precision.native_bfloat16(device) else torch.float32
 
 
 def repository() -> Path:

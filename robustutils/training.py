@@ -89,7 +89,7 @@ def fit(
             f"between 1 and the {len(dataset)} examples of {dataset.name}"
         )
     device = next(model.parameters()).device
-    if dtype == torch.bfloat16 and not precision.native_bfloat16(device):
+    if dtype == torch.bfloat16 and precision.fast_dtype(device) != dtype:
         log.info("training in float32: bfloat16 is slower on this %s", device.type)
     images, labels = dataset.images.to(device), dataset.labels.to(device)
     optimiser = torch.optim.Adam(model.parameters(), lr=learning_rate, fused=True)

@@ -34,7 +34,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
     """Passes in bfloat16 where they are asked for, also on a processor that has to emulate it."""
-    monkeypatch.setattr(precision, "native_bfloat16", lambda device: True)
+    monkeypatch.setattr(precision, "fast_dtype", lambda device: torch.bfloat16)
 
 
 @pytest.fixture(scope="session")

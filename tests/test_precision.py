@@ -15,30 +15,31 @@ def product_dtype(dtype: torch.dtype) -> torch.dtype:
         return (WEIGHT @ WEIGHT).dtype
 
 
-@pytest.mark.parametrize(("capability", "native"), [((7, 5), False), ((8, 0), True), ((9, 0), True)])
-def test_a_gpu_has_bfloat16_from_capability_8(monkeypatch, capability, native):
+@pytest.mark.parametrize(
+    ("capability", "expected"),
+    [((7, 5), torch.float32), ((8, 0), torch.bfloat16), ((9, 0), torch.bfloat16)],
+)
+def test_a_gpu_has_bfloat16_from_capability_8(monkeypatch, capability, expected):
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
-    assert precision.native_bfloat16(torch.device("cuda")) is native
+    assert precision.fast_dtype(torch.device("cuda")) == expected
 
 
 def test_a_cpu_has_bfloat16_where_its_kernels_say_so(monkeypatch):
-    expected = bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
-    assert precision.native_bfloat16(CPU) is expected
+    native = torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    assert precision.fast_dtype(CPU) == (torch.bfloat16 if native else torch.float32)
     monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
-    assert precision.native_bfloat16(CPU) is False, "there are no kernels to ask"
+    assert precision.fast_dtype(CPU) == torch.float32, "there are no kernels to ask"
 
 
-@pytest.mark.parametrize(("native", "expected"), [(True, torch.bfloat16), (False, torch.float32)])
-def test_bfloat16_is_not_emulated(monkeypatch, native, expected):
-    monkeypatch.setattr(precision, "native_bfloat16", lambda device: native)
-    assert product_dtype(torch.bfloat16) == expected
+@pytest.mark.parametrize("fast", [torch.bfloat16, torch.float32])
+def test_bfloat16_is_not_emulated(monkeypatch, fast):
+    monkeypatch.setattr(precision, "fast_dtype", lambda device: fast)
+    assert product_dtype(torch.bfloat16) == fast
     assert product_dtype(torch.float32) == torch.float32
 
 
-@pytest.mark.parametrize("native", [True, False])
-def test_the_inner_precision_counts(monkeypatch, native):
+def test_the_inner_precision_counts():
     """An attack that asks for float32 gets it within a training step in bfloat16."""
-    monkeypatch.setattr(precision, "native_bfloat16", lambda device: native)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert product_dtype(torch.float32) == torch.float32
         with precision.exact(WEIGHT):

@@ -186,12 +186,6 @@ def test_a_named_device_must_be_there(gpu):
             runs.find_device("cuda", "quick")
 
 
-@pytest.mark.parametrize("native", [True, False])
-def test_the_fast_dtype_is_bfloat16_where_it_is_native(monkeypatch, native):
-    monkeypatch.setattr(runs.precision, "native_bfloat16", lambda device: native)
-    assert runs.fast_dtype(torch.device("cpu")) == (torch.bfloat16 if native else torch.float32)
-
-
 # ---- provenance ----
 
 

@@ -202,7 +202,7 @@ def test_bfloat16_runs_the_objective_under_autocast(tiny_data, tiny_net):
 def test_where_bfloat16_is_emulated_training_is_in_float32_and_says_so(
     tiny_data, tiny_net, monkeypatch, caplog
 ):
-    monkeypatch.setattr(precision, "native_bfloat16", lambda device: False)
+    monkeypatch.setattr(precision, "fast_dtype", lambda device: torch.float32)
     asked, plain = tiny_net(), tiny_net()
     with caplog.at_level("INFO", "robustutils.training"):
         fit(asked, tiny_data, Clean(), epochs=1, batch_size=10, dtype=torch.bfloat16)
