@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 from torch.multiprocessing import get_context
 
-from robustutils import data, defences, evaluation, memory, precision, runs, threats
+from robustutils import data, defences, evaluation, memory, precision, threats
 from robustutils.attacks import PGD, decaying
 
 RECIPE = "madry_mnist_fast"
@@ -384,7 +384,7 @@ def main() -> None:
         measured = {"speed": speed(options)}
 
     provenance = {
-        "environment": runs.environment(torch.device("cpu")),
+        "environment": provenance.environment(torch.device("cpu")),
         "date": datetime.now(UTC).date().isoformat(),
     }
     known = json.loads(options.output.read_text()) if options.output.exists() else {}

@@ -293,8 +293,15 @@ n_test = None  # first test images attacked
 device = None  # cpu or cuda; None takes a GPU where there is one
 
 # %% tags=["hide-input"]
-import torch
-from robustutils import attacks, data, defences, evaluation, figures, runs
+from robustutils import (
+    artifacts,
+    attacks,
+    data,
+    defences,
+    evaluation,
+    figures,
+    runs,
+)
 from robustutils.threats import Linf
 
 figures.use_style()
@@ -324,7 +331,7 @@ train, test = (
     train.first(min(run.n_train, len(train))),
     test.first(min(run.n_test, len(test))),
 )
-model = defences.train(
+model = defences.Network(
     defences.recipe("small_cnn").replace(epochs=run.epochs),
     train,
     device=run.device,
@@ -359,14 +366,13 @@ for name, found in verdicts.items():
 
 # %% tags=["hide-input"] mystnb={"figure": {"name": "background-gallery", "caption": "Digits and their adversarial examples: the perturbation looks like noise and is computed, not drawn. A title names what the small network sees."}, "image": {"alt": "Two rows of eight handwritten digits, clean above and attacked below, each titled with the network's prediction."}}
 shown = test.first(8)
-adversarial = evaluation.adversarial(model, ladder["PGD"], shown)
-with torch.no_grad():
-    seen = model(adversarial.to(run.device)).argmax(1).tolist()
+adversarial = evaluation.crafted(model, ladder["PGD"], shown)
+seen = artifacts.kept(evaluation.predicted, model, adversarial).tolist()
 titles = [
     f"{label} → {answer}"
     for label, answer in zip(shown.labels.tolist(), seen, strict=True)
 ]
-figures.gallery({"clean": shown.images, "PGD": adversarial}, titles)
+figures.gallery({"clean": shown.images, "PGD": adversarial()}, titles)
 # %% tags=["remove-cell"]
 single, iterated = verdicts["FGSM"].error_rate(), verdicts["PGD"].error_rate()
 assert iterated.percent >= single.percent - 2, (

@@ -1,4 +1,4 @@
-"""Command line of the book: ``python -m robustutils run | build | site | publish | references | data``."""
+"""Command line of the book: ``python -m robustutils COMMAND``; without one it lists them."""
 
 import argparse
 import ast
@@ -6,7 +6,7 @@ import logging
 import sys
 from typing import Any
 
-from robustutils import data, evidence, pipeline, runs, scoreboard
+from robustutils import artifacts, data, evidence, networks, pipeline, provenance, runs, scoreboard, training
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -17,7 +17,10 @@ def main(arguments: list[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     for name, text in (
         ("run", "execute one chapter into _build/<profile>/"),
-        ("publish", "execute one chapter and make it the published edition in book/"),
+        (
+            "publish",
+            "make a run the published edition in book/; what is published already is not measured again",
+        ),
     ):
         command = commands.add_parser(name, help=text)
         command.add_argument("chapter")
@@ -27,6 +30,20 @@ def main(arguments: list[str] | None = None) -> int:
         command.add_argument(
             "-p", dest="parameters", nargs=2, action="append", default=[], metavar=("NAME", "VALUE")
         )
+    check = commands.add_parser(
+        "check", help="do today's code and the published outcomes agree, image by image?"
+    )
+    check.add_argument(
+        "chapters", nargs="*", metavar="CHAPTER", help="default: all that have published outcomes"
+    )
+    train = commands.add_parser(
+        "train", help="train networks in the background, resumably, and put them into book/weights"
+    )
+    train.add_argument("names", nargs="+", metavar="NAME", choices=networks.CATALOGUE)
+    train.add_argument(
+        "--workers", type=int, default=None, help="processes of one thread each; default: one a core"
+    )
+    commands.add_parser("networks", help="list the published networks")
     commands.add_parser("build", help="execute what has changed at quick and render the book")
     commands.add_parser("site", help="render the published edition")
     commands.add_parser("references", help="renew the notebooks and the outputs that nbval compares")
@@ -36,7 +53,14 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         COMMANDS[options.command](options)
-    except (pipeline.PipelineError, data.DataError, ValueError, OSError) as error:
+    except (
+        pipeline.PipelineError,
+        data.DataError,
+        training.TrainingError,
+        artifacts.CacheError,
+        ValueError,
+        OSError,
+    ) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -65,6 +89,31 @@ def _publish(options: argparse.Namespace) -> None:
     print(f"published: {page}")
 
 
+def _check(options: argparse.Namespace) -> None:
+    failed = []
+    for chapter in options.chapters or pipeline.checkable():
+        report = pipeline.check(chapter)
+        print(report.text())
+        failed += [chapter] * bool(report.disagreeing)
+    if failed:
+        raise pipeline.PipelineError(f"published outcomes disagree in {', '.join(failed)}")
+
+
+def _train(options: argparse.Namespace) -> None:
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    networks.train(options.names, workers=options.workers)
+
+
+def _networks(options: argparse.Namespace) -> None:
+    print(f"{'name':26} {'data':14} {'accuracy':>8}  {'trained against':22} {'minutes':>7} {'MiB':>5}")
+    for found in networks.table():
+        minutes = found["certificate"]["seconds"] / 60
+        print(
+            f"{found['network']:26} {found['dataset']:14} {found['accuracy']:7.2f}%  {found['radius']:22} "
+            f"{minutes:7.1f} {found['bytes'] / 2**20:5.1f}"
+        )
+
+
 def _build(options: argparse.Namespace) -> None:
     page = pipeline.book()
     print(scoreboard.terminal_scoreboard(pipeline.read_all(pipeline.build_folder() / "quick" / "results")))
@@ -72,7 +121,7 @@ def _build(options: argparse.Namespace) -> None:
 
 
 def _site(options: argparse.Namespace) -> None:
-    print(f"open {pipeline.render(runs.repository())}")
+    print(f"open {pipeline.render(provenance.repository())}")
 
 
 def _references(options: argparse.Namespace) -> None:
@@ -86,6 +135,9 @@ def _data(options: argparse.Namespace) -> None:
 
 COMMANDS = {
     "run": _run,
+    "check": _check,
+    "train": _train,
+    "networks": _networks,
     "publish": _publish,
     "build": _build,
     "site": _site,

@@ -1,11 +1,13 @@
-"""The artifact cache: trained weights and finished verdicts, kept under a key of what produced them.
+"""Named artifacts: trained networks and finished outcomes, known by what they are and not by the code that made them.
 
-A key is made of the configuration, the fingerprint of the data and a hash of the code that the computation
-reaches, so that a changed hyperparameter, data set or training step can never be answered from the cache,
-while an edit of a comment or of an unrelated function costs nothing.
+A name says which function was called with what: the function, its version in :data:`VERSIONS`, and the arguments that
+differ from their defaults, each described by its own name and version. It is the same on every machine, and a
+refactoring that moves no number moves no name; one that does raises a version, and golden runs in the tests see to it.
+The key of a cached file adds what a machine adds to a result: the device and the precision that passes really run in.
+
+What cannot be named, a model or a loss of your own, is computed at every call and not kept.
 """
 
-import ast
 import dataclasses
 import functools
 import hashlib
@@ -13,25 +15,48 @@ import inspect
 import json
 import logging
 import os
-import sys
-import textwrap
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+import time
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from types import CodeType, FunctionType, ModuleType
+from types import FunctionType
 from typing import Any
 
 import platformdirs
 import safetensors
 import safetensors.torch
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from robustutils import precision, provenance
 
 log = logging.getLogger(__name__)
+
+Tensors = dict[str, Tensor]
+
+VERSIONS: dict[str, int] = {}
+"""Versions above 1 of the package's functions and classes, by name. Raise one whenever its numbers change."""
+
+SMALL = 1 << 19
+"""Artifacts of at most so many bytes are published with a chapter's outcomes; larger ones can be made again."""
 
 
 class CacheError(RuntimeError):
     """The cache folder cannot be written."""
+
+
+class Damaged(ValueError):
+    """A file is not the whole artifact that it should be; the message says why."""
+
+
+class Unnamed(TypeError):
+    """A value that is not known by name, so that what depends on it cannot be kept."""
+
+
+class NotPublished(RuntimeError):
+    """A network would have to be trained where nothing is trained; the message names it."""
+
+
+# ---- files ----
 
 
 def folder() -> Path:
@@ -54,7 +79,7 @@ def folder() -> Path:
     return root
 
 
-def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
+def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Call ``write`` with a temporary path beside ``path``, then move the result into place."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.name}.{os.getpid()}.part")
@@ -65,38 +90,52 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
         partial.unlink(missing_ok=True)
 
 
-def describe(value: Any) -> Any:
-    """A JSON-able description of a configuration value.
+def write(path: Path, key: str, tensors: Mapping[str, Tensor], **about: Any) -> None:
+    """Write tensors as a safetensors file that carries its own key, a checksum over both, and JSON ``about`` it."""
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    text = json.dumps(about, sort_keys=True)
+    metadata = {"key": key, "about": text, "sha256": _checksum(key, text, plain)}
 
-    Dataclasses become their class name and fields, modules (networks) their class and a hash of their weights,
-    functions their qualified name.
+    def save(partial: Path) -> None:
+        safetensors.torch.save_file(plain, partial, metadata)
+        partial.chmod(0o644)
+
+    write_atomically(path, save)
+
+
+def read(path: Path, key: str | None = None) -> tuple[Tensors, dict[str, Any]]:
+    """Tensors of a file that :func:`write` made, and what it says about them.
 
     Raises:
-        TypeError: the value cannot be described, so it cannot be part of a key.
+        Damaged: it is no such file, its content does not match its checksum, or it is another artifact than ``key``.
+        FileNotFoundError: there is no file.
     """
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        fields = {f.name: describe(getattr(value, f.name)) for f in dataclasses.fields(value)}
-        return {"class": type(value).__qualname__, **fields}
-    if isinstance(value, torch.nn.Module):
-        kinds = {type(part) for part in value.modules() if type(part).__module__.split(".")[0] != "torch"}
-        return {
-            "layers": repr(value),
-            "weights": tensor_hash(*value.state_dict().values()),
-            "code": sorted(code_hash(kind) for kind in kinds),
-        }
-    if isinstance(value, Tensor):
-        return {"tensor": tensor_hash(value)}
-    if isinstance(value, dict):
-        return {str(key): describe(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [describe(item) for item in value]
-    if isinstance(value, torch.dtype):
-        return str(value)
-    if isinstance(value, (FunctionType, type)) and "<" not in value.__qualname__:
-        return f"{value.__module__}.{value.__qualname__}"
-    if value is None or isinstance(value, (str, int, float, bool)):
-        return value
-    raise TypeError(f"a {type(value).__name__} cannot be part of an artifact's key: {value!r}")
+    metadata = header(path)
+    try:
+        tensors = safetensors.torch.load_file(path)
+    except safetensors.SafetensorError as error:
+        raise Damaged(str(error)) from error
+    if metadata["sha256"] != _checksum(metadata["key"], metadata["about"], tensors):
+        raise Damaged("its content does not match its checksum")
+    if key is not None and metadata["key"] != key:
+        raise Damaged(f"it holds {metadata['key']}")
+    return tensors, json.loads(metadata["about"])
+
+
+def header(path: Path) -> dict[str, str]:
+    """The key, the checksum and what a file says about itself, without its tensors.
+
+    Raises:
+        Damaged, FileNotFoundError: as :func:`read`.
+    """
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+    except safetensors.SafetensorError as error:
+        raise Damaged(str(error)) from error
+    if missing := {"key", "about", "sha256"} - metadata.keys():
+        raise Damaged(f"it says nothing of its {', '.join(sorted(missing))}")
+    return metadata
 
 
 def tensor_hash(*tensors: Tensor) -> str:
@@ -109,153 +148,318 @@ def tensor_hash(*tensors: Tensor) -> str:
     return digest.hexdigest()
 
 
-def bare_tree(source: str) -> ast.Module:
-    """The syntax tree of ``source`` without docstrings and without annotations of functions."""
-    tree = ast.parse(textwrap.dedent(source))
-    for node in ast.walk(tree):
-        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
-            first = node.body[0] if node.body else None
-            if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant):
-                node.body = node.body[1:]
-        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
-            node.returns = None
-        if isinstance(node, ast.arg):
-            node.annotation = None
-    return tree
+def _checksum(key: str, about: str, tensors: Mapping[str, Tensor]) -> str:
+    content = {name: tensor_hash(tensor) for name, tensor in sorted(tensors.items())}
+    return hashlib.sha256(json.dumps([key, about, content]).encode()).hexdigest()
 
 
-def code_hash(*roots: Callable | type) -> str:
-    """SHA-256 of the code that ``roots`` reach inside their own package.
+def digest(value: Any) -> str:
+    """16 hex digits of SHA-256 over a JSON-able value."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
 
-    The walk follows the names a function or class mentions: functions, classes and plain constants of the
-    same package, also through a module (``attacks.pgd``). Comments, docstrings, annotations of arguments
-    and results, and layout do not count.
+
+# ---- names ----
+
+
+def describe(value: Any, device: torch.device | None = None) -> Any:
+    """A JSON-able description of a value by name: what it is, its version, and what differs from its defaults.
+
+    With a ``device`` the description is exact: precisions are those that passes really run in there, and artifacts
+    are described by their keys. Networks are described by their layers and a hash of their weights.
+
+    Raises:
+        Unnamed: the value, or something in it, is not known by name.
     """
-    package = roots[0].__module__.split(".")[0]
-    seen: dict[str, str] = {}
-    stack: list[Any] = list(roots)
-    while stack:
-        item = stack.pop()
-        name = f"{item.__module__}.{item.__qualname__}"
-        if name in seen:
-            continue
+    if value is None or isinstance(value, (str, int, float, bool)):
+        return value
+    if isinstance(value, Artifact):
+        return {"artifact": value.name if device is None else value.key}
+    if isinstance(value, torch.dtype):
+        return str(value if device is None else precision.effective(device, value))
+    if isinstance(value, Tensor):
+        return {"tensor": tensor_hash(value)}
+    if isinstance(value, nn.Module):
+        state = [*value.parameters(), *value.buffers()]
+        return {"layers": list(_layers(value)), "weights": tensor_hash(*state)}
+    if isinstance(value, Mapping):
+        return {str(key): describe(item, device) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [describe(item, device) for item in value]
+    if isinstance(fingerprint := getattr(value, "fingerprint", None), str):
+        return {"data": fingerprint}
+    if isinstance(value, (FunctionType, type)):
+        return _named(value)
+    if dataclasses.is_dataclass(value):
+        fields = {
+            field.name: describe(getattr(value, field.name), device) for field in dataclasses.fields(value)
+        }
+        return {"is": _named(type(value)), **_without_defaults(fields, _field_defaults(type(value)), device)}
+    raise Unnamed(f"a {type(value).__name__} has no name: {value!r}")
+
+
+def _named(item: Callable | type) -> str:
+    """Name and version of a function or class of the package or of torch; where it stands does not count."""
+    name = item.__qualname__
+    if item.__module__.split(".")[0] not in ("robustutils", "torch") or "<" in name:
+        raise Unnamed(f"{item.__module__}.{name} is not the book's own")
+    return f"{name} {VERSIONS[name]}" if name in VERSIONS else name
+
+
+def _field_defaults(kind: type) -> dict[str, Any]:
+    defaults = {}
+    for field in dataclasses.fields(kind):
+        if field.default is not dataclasses.MISSING:
+            defaults[field.name] = field.default
+        elif field.default_factory is not dataclasses.MISSING:
+            defaults[field.name] = field.default_factory()
+    return defaults
+
+
+def _without_defaults(
+    fields: dict[str, Any], defaults: Mapping[str, Any], device: torch.device | None
+) -> dict[str, Any]:
+    return {
+        name: described
+        for name, described in fields.items()
+        if name not in defaults or described != describe(defaults[name], device)
+    }
+
+
+def _layers(model: nn.Module) -> Iterator[Any]:
+    """Every part of a network: what it is and how it is set."""
+    for name, part in model.named_modules():
+        hooks = (part._forward_hooks, part._forward_pre_hooks, part._backward_hooks, part._backward_pre_hooks)
+        if any(hooks) or "forward" in vars(part):
+            raise Unnamed(f"the layer {name!r} of a network has been given code of its own")
+        kind = _named(type(part))
+        if type(part).__module__.startswith("torch."):
+            yield [name, kind, part.extra_repr()]
+        else:
+            plain = {key: item for key, item in vars(part).items() if key[0] != "_" and key != "training"}
+            yield [name, kind, describe(plain)]
+
+
+# ---- artifacts ----
+
+
+class Artifact:
+    """Something that is known by name before it is there: called, it gives its value, found or made at the first call.
+
+    ``name`` is the same on every machine, ``key`` tells apart what machines make differently.
+    """
+
+    name: str
+
+    @property
+    def key(self) -> str:
+        """The name of the file in the cache."""
+        raise NotImplementedError
+
+    @property
+    def device(self) -> torch.device:
+        """Where it is computed."""
+        raise NotImplementedError
+
+    def __call__(self) -> Any:
+        raise NotImplementedError
+
+
+def value_of(item: Any) -> Any:
+    """The value of an artifact, also inside lists, tuples and dictionaries; anything else is itself."""
+    if isinstance(item, Artifact):
+        return item()
+    if isinstance(item, (list, tuple)):
+        return type(item)(map(value_of, item))
+    if isinstance(item, dict):
+        return {key: value_of(part) for key, part in item.items()}
+    return item
+
+
+class Call(Artifact):
+    """The call of a function as an artifact. ``file``: whether its tensors are kept in the cache."""
+
+    def __init__(self, function: Callable, args: tuple, kwargs: dict[str, Any], *, file: bool) -> None:
+        signature = inspect.signature(function)
+        self._bound = signature.bind(*args, **kwargs)
+        self._defaults = {
+            name: parameter.default
+            for name, parameter in signature.parameters.items()
+            if parameter.default is not parameter.empty
+        }
+        self.function, self._file = function, file
+        self.kind = function.__name__.strip("_").lower()
+        self._value: Any = None
+
+    @functools.cached_property
+    def name(self) -> str:  # type: ignore[override]
+        """The same on every machine.
+
+        Raises:
+            Unnamed: the function or one of its arguments is not known by name.
+        """
+        return self._named(None)
+
+    @property
+    def key(self) -> str:
+        return self._named(self.device)
+
+    def _named(self, device: torch.device | None) -> str:
+        fields = {name: describe(value, device) for name, value in self._bound.arguments.items()}
+        config = [_named(self.function), _without_defaults(fields, self._defaults, device)]
+        return f"{self.kind}-{digest([config, None if device is None else device.type])}"
+
+    @property
+    def device(self) -> torch.device:
+        return _device(self._bound.arguments.values())
+
+    def __call__(self) -> Any:
+        if self._value is None:
+            self._value = self._found() if self._file else self._made()
+        return self._value
+
+    def _made(self) -> Any:
+        return self.function(*map(value_of, self._bound.args), **value_of(self._bound.kwargs))
+
+    def _found(self) -> Any:
         try:
-            seen[name], nodes = _parsed(item)
-        except OSError:  # a class that was typed into a notebook has no source before Python 3.13
-            methods = [part for part in vars(item).values() if isinstance(part, FunctionType)]
-            seen[name] = repr([_compiled(method.__code__) for method in methods])
-            continue
-        scope = vars(sys.modules[item.__module__])
-        for node in nodes:
-            label, value = _mentioned(node, scope)
-            if isinstance(value, (FunctionType, type)) and value.__module__.split(".")[0] == package:
-                stack.append(value)
-            elif isinstance(value, (int, float, str, tuple)):
-                seen[f"{name}:{label}"] = repr(value)
-            elif isinstance(value, (list, dict)):
-                with suppress(TypeError):
-                    seen[f"{name}:{label}"] = repr(describe(value))
-        if isinstance(item, type):
-            stack += [base for base in item.__mro__[1:] if base.__module__.split(".")[0] == package]
-    return hashlib.sha256(json.dumps(sorted(seen.items())).encode()).hexdigest()
+            name = self.name
+        except Unnamed as reason:
+            log.info("computed and not kept: %s", reason)
+            return self._made()
+        tensors = shelf.outcome(name)
+        if tensors is None:
+
+            def build(_: Path) -> Tensors:
+                value = self._made()
+                return {"value": value} if isinstance(value, Tensor) else value
+
+            mixed = "bfloat16" in str(describe(list(self._bound.arguments.values())))
+            dtype = precision.effective(self.device, torch.bfloat16 if mixed else torch.float32)
+            tensors, certificate = cached(self.key, build, device=self.device, dtype=dtype)
+            shelf.note(name, certificate, tensors)
+        return tensors["value"] if tensors.keys() == {"value"} else tensors
 
 
-@functools.cache
-def _parsed(item: Callable | type) -> tuple[str, list[ast.AST]]:
-    """The bare source of ``item`` as text, and its nodes that may mention a global."""
-    tree = bare_tree(inspect.getsource(item))
-    return ast.dump(tree), [node for node in ast.walk(tree) if isinstance(node, (ast.Name, ast.Attribute))]
+def _device(values: Any) -> torch.device:
+    """The device of the first network among some arguments; the CPU where there is none."""
+    for value in values:
+        if isinstance(value, Artifact):
+            return value.device
+        if isinstance(value, nn.Module):
+            return next((parameter.device for parameter in value.parameters()), torch.device("cpu"))
+        if isinstance(value, (list, tuple)) and value:
+            return _device(value)
+    return torch.device("cpu")
 
 
-def _compiled(code: CodeType) -> list[Any]:
-    """What a function does, from its bytecode."""
-    constants = [_compiled(part) if isinstance(part, CodeType) else repr(part) for part in code.co_consts]
-    return [code.co_code, constants, code.co_names]
+def kept(function: Callable, /, *args: Any, **kwargs: Any) -> Any:
+    """``function(*args, **kwargs)``, a tensor or tensors by name on the CPU: found under its name, else made and kept.
 
-
-def _mentioned(node: ast.AST, scope: dict[str, Any]) -> tuple[str, Any]:
-    """Name and value of the global that ``node`` mentions, directly or as an attribute of a module."""
-    if isinstance(node, ast.Name):
-        return node.id, scope.get(node.id)
-    if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
-        owner = scope.get(node.value.id)
-        if isinstance(owner, ModuleType):
-            return f"{node.value.id}.{node.attr}", getattr(owner, node.attr, None)
-    return "", None
-
-
-def _configured(value: Any, inside: bool = False) -> Iterator[Callable | type]:
-    """The code a configuration brings along: its functions, its callable objects and what those hold."""
-    if isinstance(value, FunctionType):
-        yield value
-    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
-        inside = inside or callable(value)
-        if inside:
-            yield type(value)
-        for field in dataclasses.fields(value):
-            yield from _configured(getattr(value, field.name), inside)
-    elif isinstance(value, dict):
-        for item in value.values():
-            yield from _configured(item, inside)
-    elif isinstance(value, (list, tuple)):
-        for item in value:
-            yield from _configured(item, inside)
-
-
-def key(config: dict[str, Any], *code: Callable | type) -> str:
-    """The key of an artifact: 16 hex digits of SHA-256 over its configuration and the code it reaches."""
-    roots = dict.fromkeys([*code, *_configured(config)])
-    text = json.dumps({"config": describe(config), "code": code_hash(*roots)}, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def _checksum(tensors: dict[str, Tensor]) -> str:
-    """SHA-256 of names and content."""
-    digest = {name: tensor_hash(tensor) for name, tensor in sorted(tensors.items())}
-    return hashlib.sha256(json.dumps(digest).encode()).hexdigest()
-
-
-def path_of(name: str, config: dict[str, Any], code: Sequence[Callable | type]) -> Path:
-    """Where :func:`cached` keeps an artifact; the file is there once it has been built."""
-    return folder() / f"{name}-{key(config, *code)}.safetensors"
-
-
-def cached(
-    name: str,
-    config: dict[str, Any],
-    code: tuple[Callable | type, ...],
-    build: Callable[[Path], dict[str, Tensor]],
-) -> dict[str, Tensor]:
-    """The tensors of an artifact: read from the cache, else built and stored there.
-
-    Args:
-        name: a readable prefix of the file name.
-        config: everything the tensors depend on; see :func:`describe`.
-        code: the functions and classes whose code they depend on; see :func:`code_hash`.
-        build: makes them; it gets a path where it may keep a checkpoint of its own, removed on success.
-
-    Returns:
-        CPU tensors by name. A damaged file is reported in the log, removed and built anew.
+    Arguments may be artifacts; those are loaded or made only if the call is. What cannot be named is not kept.
 
     Raises:
         CacheError: the cache folder cannot be written.
     """
-    path = path_of(name, config, code)
-    if path.exists():
-        try:
-            with safetensors.safe_open(path, framework="pt") as file:
-                checksum = (file.metadata() or {}).get("sha256")
-            tensors = safetensors.torch.load_file(path)
-            if checksum == _checksum(tensors):
-                return tensors
-            problem = "its content does not match its checksum"
-        except (safetensors.SafetensorError, OSError) as error:
-            problem = str(error)
+    return later(function, *args, **kwargs)()
+
+
+def later(function: Callable, /, *args: Any, **kwargs: Any) -> Call:
+    """The artifact of :func:`kept`, which is looked for at its first call."""
+    return Call(function, args, kwargs, file=True)
+
+
+def composed(function: Callable, /, *args: Any, **kwargs: Any) -> Call:
+    """A model put together from others, some of them artifacts: made at its first call, known by its parts."""
+    return Call(function, args, kwargs, file=False)
+
+
+def cached(
+    key: str,
+    build: Callable[[Path], Tensors],
+    *,
+    device: torch.device,
+    dtype: torch.dtype = torch.float32,
+    threads: int | None = None,
+    fits: Callable[[Tensors], bool] = lambda tensors: True,
+) -> tuple[Tensors, dict[str, Any]]:
+    """The tensors of an artifact: read from the cache, else built and stored there with a birth certificate.
+
+    Args:
+        key: of the file in the cache.
+        build: makes them; it gets a path where it may keep a checkpoint of its own, removed on success.
+        device, dtype, threads: where, in which effective precision and on how many threads (default: torch's); part of
+            the certificate.
+        fits: whether tensors have the names and shapes that are expected.
+
+    Returns:
+        CPU tensors by name, and their certificate. A damaged file is reported in the log, removed and built anew.
+
+    Raises:
+        CacheError: the cache folder cannot be written.
+    """
+    path = folder() / f"{key}.safetensors"
+    try:
+        tensors, about = read(path, key)
+        if not fits(tensors):
+            raise Damaged("its tensors have other names or shapes")
+    except FileNotFoundError:
+        pass
+    except (Damaged, OSError) as problem:
         log.warning("damaged cache file %s (%s): building it anew", path, problem)
         path.unlink()
+    else:
+        return tensors, about["certificate"]
     checkpoint = path.with_suffix(".checkpoint")
+    before = seconds_spent(checkpoint)
+    start = time.monotonic()
+    provenance.started_from()
     tensors = {k: v.detach().cpu().contiguous() for k, v in build(checkpoint).items()}
-    checksum = _checksum(tensors)
-    write_atomically(path, lambda p: safetensors.torch.save_file(tensors, p, metadata={"sha256": checksum}))
+    certificate = provenance.certificate(
+        device, dtype, before + time.monotonic() - start, threads or torch.get_num_threads()
+    )
+    write(path, key, tensors, certificate=certificate)
     checkpoint.unlink(missing_ok=True)
-    return tensors
+    return tensors, certificate
+
+
+def seconds_spent(checkpoint: Path) -> float:
+    """What an interrupted training has cost so far, in seconds; 0 without a checkpoint that can be read."""
+    try:
+        return float(json.loads(header(checkpoint)["about"])["seconds"])
+    except (FileNotFoundError, Damaged, OSError):
+        return 0.0
+
+
+class Shelf:
+    """What one run has at hand and what it has used: the state of this process.
+
+    ``outcomes``: published ones, by name, which are taken before the cache is asked; ``frozen``: nothing is trained;
+    ``used``: the certificate of each artifact of the run, and ``small`` the tensors of those that can be published.
+    """
+
+    def __init__(self) -> None:
+        self.clear()
+
+    def clear(self) -> None:
+        """Begin a run."""
+        self.frozen = False
+        self.outcomes: dict[str, tuple[Tensors, dict[str, Any]]] = {}
+        self.used: dict[str, dict[str, Any]] = {}
+        self.small: dict[str, Tensors] = {}
+
+    def outcome(self, name: str) -> Tensors | None:
+        """The published tensors of an artifact, or None."""
+        if name not in self.outcomes:
+            return None
+        tensors, certificate = self.outcomes[name]
+        self.note(name, certificate, tensors)
+        return tensors
+
+    def note(self, name: str, certificate: dict[str, Any], tensors: Tensors | None = None) -> None:
+        """Remember that an artifact was used, and its tensors where they are small enough to be published."""
+        self.used[name] = certificate
+        if tensors is not None and sum(tensor.nbytes for tensor in tensors.values()) <= SMALL:
+            self.small[name] = tensors
+
+
+shelf = Shelf()

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from robustutils.attacks import ascend, check_inputs, evaluation_mode, margin
 from robustutils.data import Dataset
-from robustutils.evaluation import Rate, evaluate, judged
+from robustutils.evaluation import Model, Rate, evaluate, judged
 from robustutils.threats import ThreatSet
 
 
@@ -136,7 +136,7 @@ class Cell:
 
 
 def attack_cell(
-    model: nn.Module,
+    model: Model,
     attack: FixedRadius,
     dataset: Dataset,
     *,

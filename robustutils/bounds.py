@@ -40,8 +40,11 @@ def interval_margins(model: nn.Module, low: Tensor, high: Tensor, y: Tensor) -> 
 
 def verified(model: nn.Module, low: Tensor, high: Tensor, y: Tensor) -> Tensor:
     """Whether the class ``y`` wins for every input of the box, by interval bounds: bool [N]."""
+    device = next(model.parameters()).device
     with torch.no_grad():
-        lower, upper = interval_bounds(model, low, high)
+        lower, upper = (
+            bound.to(y.device) for bound in interval_bounds(model, low.to(device), high.to(device))
+        )
     rivals = upper.scatter(1, y[:, None], -torch.inf).amax(1)
     return lower.gather(1, y[:, None]).squeeze(1) > rivals
 

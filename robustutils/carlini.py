@@ -7,7 +7,6 @@ projection. As in BS there are two starts for each image, and the nearer result 
 """
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +14,7 @@ from torch import Tensor, nn
 from robustutils import artifacts
 from robustutils.attacks import check_inputs, evaluation_mode, margin
 from robustutils.data import Dataset
-from robustutils.evaluation import correct
+from robustutils.evaluation import Model, correct
 from robustutils.input_gradients import FastInputGradients
 from robustutils.precision import autocast, exact
 from robustutils.threats import L2, Linf, check
@@ -289,7 +288,7 @@ class Nearest:
 
 
 def nearest(
-    model: nn.Module,
+    model: Model,
     attack: CarliniLinf | CarliniL2,
     dataset: Dataset,
     *,
@@ -297,24 +296,10 @@ def nearest(
     seed: int = 0,
 ) -> Nearest:
     """The attack on a whole data set, held to the box; each batch is kept in the artifact cache when it is done."""
-    device = next(model.parameters()).device
     parts = []
     for first in range(0, len(dataset), batch_size):
         x, y = dataset.images[first : first + batch_size], dataset.labels[first : first + batch_size]
-
-        def build(_: Path, x: Tensor = x, y: Tensor = y, first: int = first) -> dict[str, Tensor]:
-            return _attacked(model, attack, x.to(device), y.to(device), seed + first)
-
-        config = {
-            "model": model,
-            "attack": attack,
-            "images": x,
-            "labels": y,
-            "seed": seed + first,
-            "device": device.type,
-        }
-        code = (_attacked, type(attack), type(attack.threat))
-        parts.append(artifacts.cached(f"nearest-{type(attack).__name__.lower()}", config, code, build))
+        parts.append(artifacts.kept(_nearest, model, attack, x, y, seed + first))
     return Nearest(*(torch.cat([part[name] for part in parts]) for name in ("images", "distances")))
 
 
@@ -334,10 +319,12 @@ def shortened(model: nn.Module, x: Tensor, y: Tensor, x_adv: Tensor, *, halvings
         return torch.where(_wide(margin(model(x_adv), y) > 0), nearer, x_adv)
 
 
-def _attacked(
+def _nearest(
     model: nn.Module, attack: CarliniLinf | CarliniL2, x: Tensor, y: Tensor, seed: int
 ) -> dict[str, Tensor]:
     """Images and distances of one batch."""
+    device = next(model.parameters()).device
+    x, y = x.to(device), y.to(device)
     images = attack(model, x, y, torch.Generator().manual_seed(seed))
     check(attack.threat, x, images)
     distances = attack.threat.size(x, images)

@@ -56,7 +56,8 @@ from robustutils.intervals import Interval, spearman_interval
 
 Value = float | tuple[float, ...]
 
-PROFILES = ("quick", "standard", "paper")
+PROFILES = ("quick", "check", "standard", "paper")
+NO_EVIDENCE = ("quick", "check")
 FIDELITIES = ("exact", "code_variant", "substitution", "reduced")
 STRONG = FIDELITIES[:2]
 VERDICTS = ("reproduced", "partly", "not_reproduced", "not_run", "not_evidence")
@@ -302,7 +303,7 @@ def verdict(
 
     `reproduced`: fidelity exact or code_variant, direction and size hold, n and seeds reach their least.
     `partly`: the direction holds; the most that fidelity reduced or substitution can earn.
-    `not_reproduced`: otherwise. `not_evidence`: whatever the profile `quick` measured.
+    `not_reproduced`: otherwise. `not_evidence`: whatever the profiles `quick` and `check` measured.
 
     Raises: ValueError for an unknown profile or fidelity, and for fewer points or seeds than the least in a
     run that was not declared `reduced`.
@@ -310,7 +311,7 @@ def verdict(
     for name, value, allowed in (("profile", profile, PROFILES), ("fidelity", fidelity, FIDELITIES)):
         if value not in allowed:
             raise ValueError(f"unknown {name} {value!r}; allowed: {', '.join(allowed)}")
-    if profile == "quick":
+    if profile in NO_EVIDENCE:
         return "not_evidence"
     if (n < min_n or len(seeds) < min_seeds) and fidelity != "reduced":
         raise ValueError(

@@ -1,23 +1,30 @@
 """What did an attack achieve? Verdicts for every example, and rates that name their denominator.
 
+:func:`correct`, :func:`losses`, :func:`loss_gradients` and :func:`adversarial` compute. :func:`judged`, :func:`crafted`,
+:func:`certified`, :func:`evaluate` and :func:`losses_under` keep what they have computed (:mod:`robustutils.artifacts`):
+their models may be networks that are not there yet, and are loaded only where something is missing.
+
 An error rate is over all inputs, clean mistakes included (EAT). A success rate is over the inputs that the model
 classified correctly before the attack (BS, DIS). Robust accuracy is over all inputs, and an example counts only if
 it is classified correctly clean and under every attack. The three are never mixed.
 """
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Self
 
 import torch
 from torch import Tensor, nn
 
 from robustutils import artifacts
+from robustutils.artifacts import Artifact, kept, later
 from robustutils.attacks import Attack, Loss, cross_entropy, evaluation_mode
 from robustutils.bounds import Margins
 from robustutils.data import Dataset
 from robustutils.intervals import wilson
 from robustutils.threats import check
+
+Model = nn.Module | Artifact
+"""A network, or one that will be there when it is needed."""
 
 
 @dataclass(frozen=True)
@@ -45,14 +52,10 @@ class Rate:
 
 @dataclass(frozen=True, eq=False)
 class Verdicts:
-    """For each example: was it classified correctly before the attack, after it, and at what loss?
-
-    ``clean`` and ``attacked`` are bool [N], ``losses`` is the cross-entropy after the attack, float32 [N].
-    """
+    """For each example: was it classified correctly before the attack, and after it? Both bool [N]."""
 
     clean: Tensor
     attacked: Tensor
-    losses: Tensor
 
     def error_rate(self) -> Rate:
         """Errors under attack over all inputs."""
@@ -73,69 +76,53 @@ class Verdicts:
         return _rate(self.clean & self.attacked)
 
     def __and__(self, other: Self) -> Self:
-        """The worst case of two attacks for each example: fooled by either, the higher loss."""
-        return type(self)(
-            self.clean & other.clean, self.attacked & other.attacked, torch.maximum(self.losses, other.losses)
-        )
+        """The worst case of two attacks for each example: fooled by either."""
+        return type(self)(self.clean & other.clean, self.attacked & other.attacked)
 
 
 def _rate(hits: Tensor) -> Rate:
     return Rate(int(hits.sum()), len(hits))
 
 
-def correct(model: nn.Module, images: Tensor, labels: Tensor, *, batch_size: int = 1000) -> Tensor:
-    """Which images a fresh float32 forward pass in evaluation mode classifies as labelled: bool [N] on the CPU."""
+def predicted(model: nn.Module, images: Tensor, *, batch_size: int = 1000) -> Tensor:
+    """The class that a float32 forward pass in evaluation mode gives each image: int64 [N] on the CPU."""
     device = next(model.parameters()).device
     with evaluation_mode(model), torch.no_grad():
-        hits = [
-            model(x.to(device)).argmax(1) == y.to(device)
-            for x, y in zip(images.split(batch_size), labels.split(batch_size), strict=True)
-        ]
-    return torch.cat(hits).cpu()
+        return torch.cat([model(x.to(device)).argmax(1) for x in images.split(batch_size)]).cpu()
 
 
-def judged(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
-    """:func:`correct`, kept in the artifact cache: verdicts on images that were made elsewhere."""
+def correct(model: nn.Module, images: Tensor, labels: Tensor, *, batch_size: int = 1000) -> Tensor:
+    """Which images a fresh float32 forward pass in evaluation mode classifies as labelled: bool [N] on the CPU."""
+    return predicted(model, images, batch_size=batch_size) == labels.cpu()
 
-    def build(_: Path) -> dict[str, Tensor]:
-        return {"correct": correct(model, images, labels)}
 
-    config = {
-        "model": model,
-        "images": images,
-        "labels": labels,
-        "device": next(model.parameters()).device.type,
-    }
-    return artifacts.cached("judged", config, (correct,), build)["correct"]
+def judged(model: Model, images: Tensor | Artifact, labels: Tensor) -> Tensor:
+    """:func:`correct`, kept: verdicts on images that were made elsewhere."""
+    return kept(correct, model, images, labels)
 
 
 def certified(
-    model: nn.Module, margins: Margins, dataset: Dataset, *, eps: float, batch_size: int = 50
+    model: Model, margins: Margins, dataset: Dataset, *, eps: float, batch_size: int = 50
 ) -> Tensor:
-    """Which images no perturbation of linf radius ``eps`` within [0, 1] can take from their label: bool [N] on the CPU.
+    """Which images no perturbation of linf radius ``eps`` within [0, 1] can take from their label: bool [N], kept.
 
     ``margins`` is a verified bound on z_y - z_j, such as :func:`robustutils.bounds.dual_margins`; an image counts where all
-    of them are positive. Finished verdicts are kept in the artifact cache.
+    of them are positive.
     """
+    return kept(_certified, model, margins, dataset, eps, batch_size)
+
+
+def _certified(
+    model: nn.Module, margins: Margins, dataset: Dataset, eps: float, batch_size: int = 50
+) -> Tensor:
     device = next(model.parameters()).device
-
-    def build(_: Path) -> dict[str, Tensor]:
-        found = []
-        with evaluation_mode(model), torch.no_grad():
-            for x, y in zip(dataset.images.split(batch_size), dataset.labels.split(batch_size), strict=True):
-                x, y = x.to(device), y.to(device)
-                lowest = margins(model, (x - eps).clamp(0, 1), (x + eps).clamp(0, 1), y)
-                found.append((lowest.scatter(1, y[:, None], torch.inf) > 0).all(1).cpu())
-        return {"certified": torch.cat(found)}
-
-    config = {
-        "model": model,
-        "margins": margins,
-        "data": dataset.fingerprint,
-        "eps": eps,
-        "device": device.type,
-    }
-    return artifacts.cached("certified", config, (certified,), build)["certified"]
+    found = []
+    with evaluation_mode(model), torch.no_grad():
+        for x, y in zip(dataset.images.split(batch_size), dataset.labels.split(batch_size), strict=True):
+            x, y = x.to(device), y.to(device)
+            lowest = margins(model, (x - eps).clamp(0, 1), (x + eps).clamp(0, 1), y)
+            found.append((lowest.scatter(1, y[:, None], torch.inf) > 0).all(1).cpu())
+    return torch.cat(found)
 
 
 def losses(
@@ -161,6 +148,11 @@ def loss_gradients(model: nn.Module, images: Tensor, labels: Tensor, *, batch_si
             total = cross_entropy(model(leaf), y.to(device)).sum()
             gradients.append(torch.autograd.grad(total, leaf)[0].cpu())
     return torch.cat(gradients)
+
+
+def gradient_norms(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+    """l2 norm of :func:`loss_gradients` at each image: [N]."""
+    return loss_gradients(model, images, labels).flatten(1).norm(dim=1)
 
 
 def adversarial(
@@ -197,45 +189,38 @@ def adversarial(
 
 
 def crafted(
-    model: nn.Module, attack: Attack, dataset: Dataset, *, batch_size: int = 500, seed: int = 0
-) -> Tensor:
-    """:func:`adversarial`, kept in the artifact cache: examples that several models are to be given."""
-
-    def build(_: Path) -> dict[str, Tensor]:
-        return {"images": adversarial(model, attack, dataset, batch_size=batch_size, seed=seed)}
-
-    config = _config(model, attack, dataset, batch_size, seed)
-    code = (adversarial, type(attack), type(attack.threat))
-    return artifacts.cached(f"examples-{type(attack).__name__.lower()}", config, code, build)["images"]
+    model: Model, attack: Attack, dataset: Dataset, *, batch_size: int = 500, seed: int = 0
+) -> Artifact:
+    """:func:`adversarial`, kept, as an artifact: examples for several models. Called, it gives the images."""
+    return later(adversarial, model, attack, dataset, batch_size=batch_size, seed=seed)
 
 
 def evaluate(
-    model: nn.Module, attack: Attack, dataset: Dataset, *, batch_size: int = 500, seed: int = 0
+    model: Model, attack: Attack, dataset: Dataset, *, batch_size: int = 500, seed: int = 0
 ) -> Verdicts:
-    """Attack every example of a data set and judge each on a fresh forward pass; finished verdicts are cached."""
-
-    def build(_: Path) -> dict[str, Tensor]:
-        images = adversarial(model, attack, dataset, batch_size=batch_size, seed=seed)
-        return {
-            "clean": correct(model, dataset.images, dataset.labels),
-            "attacked": correct(model, images, dataset.labels),
-            "losses": losses(model, images, dataset.labels),
-        }
-
-    config = _config(model, attack, dataset, batch_size, seed)
-    code = (adversarial, correct, losses, type(attack), type(attack.threat))
-    return Verdicts(**artifacts.cached(f"verdicts-{type(attack).__name__.lower()}", config, code, build))
+    """Attack every example of a data set and judge each on a fresh forward pass; kept."""
+    return Verdicts(**kept(_verdicts, model, attack, dataset, batch_size, seed))
 
 
-def _config(
-    model: nn.Module, attack: Attack, dataset: Dataset, batch_size: int, seed: int
-) -> dict[str, object]:
-    """What the outcome of an attack depends on."""
+def _verdicts(
+    model: nn.Module, attack: Attack, dataset: Dataset, batch_size: int = 500, seed: int = 0
+) -> dict[str, Tensor]:
+    images = adversarial(model, attack, dataset, batch_size=batch_size, seed=seed)
     return {
-        "model": model,
-        "attack": attack,
-        "data": dataset.fingerprint,
-        "batch": batch_size,
-        "seed": seed,
-        "device": next(model.parameters()).device.type,
+        "clean": correct(model, dataset.images, dataset.labels),
+        "attacked": correct(model, images, dataset.labels),
     }
+
+
+def losses_under(
+    model: Model, attack: Attack, dataset: Dataset, *, batch_size: int = 500, seed: int = 0
+) -> Tensor:
+    """The cross-entropy of each example after the attack: float32 [N] on the CPU, kept."""
+    return kept(_losses_under, model, attack, dataset, batch_size, seed)
+
+
+def _losses_under(
+    model: nn.Module, attack: Attack, dataset: Dataset, batch_size: int = 500, seed: int = 0
+) -> Tensor:
+    images = adversarial(model, attack, dataset, batch_size=batch_size, seed=seed)
+    return losses(model, images, dataset.labels)

@@ -4,17 +4,16 @@ A chapter records its measurements in a `Ledger`, which judges them by the crite
 gives the content of `results/NAME.json`. No chapter writes a verdict.
 """
 
-import contextlib
 import difflib
 import json
 import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from robustutils.artifacts import write_atomically
 from robustutils.claims import Claims, Row
-from robustutils.criteria import FIDELITIES, PROFILES, STRONG, VERDICTS, Judgement, verdict
+from robustutils.criteria import FIDELITIES, NO_EVIDENCE, PROFILES, STRONG, VERDICTS, Judgement, verdict
 from robustutils.measurements import Measurement
 from robustutils.measurements import difference as difference  # chapters find all they record with here
 from robustutils.measurements import mean as mean
@@ -83,6 +82,10 @@ class Ledger:
         except ValueError as error:
             raise ValueError(f"{id} {row!r}: {error}") from error
         self._judged[key] = (measurement, judgement, reached)
+
+    def measured(self) -> dict[tuple[str, str], Measurement]:
+        """What has been recorded, by id and row."""
+        return {key: measurement for key, (measurement, _, _) in self._judged.items()}
 
     def results(self, not_run_note: str = "next", **provenance: Any) -> Results:
         """Content of `results/NAME.json`: every row of the claims file, in its order.
@@ -153,17 +156,7 @@ def write_results(path: str | os.PathLike[str], results: Results) -> None:
     path = Path(path)
     _validate(results, str(path))
     text = json.dumps(results, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, draft = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-        os.chmod(draft, 0o644)
-        os.replace(draft, path)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(draft)
-        raise
+    write_atomically(path, lambda partial: partial.write_text(text, encoding="utf-8"))
 
 
 def read_results(path: str | os.PathLike[str]) -> Results:
@@ -196,7 +189,7 @@ def _validate(results: Any, where: str) -> None:
             consistent = entry["measured"] is None and fidelity is None
         else:
             allowed = STRONG if reached == "reproduced" else FIDELITIES
-            quick = results["profile"] == "quick"
+            quick = results["profile"] in NO_EVIDENCE
             consistent = (
                 entry["measured"] is not None and fidelity in allowed and quick == (reached == "not_evidence")
             )
@@ -216,6 +209,11 @@ def _typed(data: Any, keys: Mapping[str, type | tuple[type, ...]], where: str) -
         value = data[key]
         if not isinstance(value, kind) or isinstance(value, bool) or value != value:
             raise ValueError(f"{where}: {key!r} has the wrong type: {value!r}")
+
+
+def rows_measured(results: Results) -> set[tuple[str, str]]:
+    """Id and row of what a run has measured."""
+    return {(entry["id"], entry["row"]) for entry in results["claims"] if entry["verdict"] != "not_run"}
 
 
 def published(chapter: str, folder: str | os.PathLike[str] | None = None) -> Results | None:

@@ -4,12 +4,9 @@ A pixel x becomes 1 where x >= 0.5, else 0. An adversary of linf radius eps flip
 no others, so the whole threat set is a finite set of flips (EAT, appendix E).
 """
 
-from pathlib import Path
-
 import torch
 from torch import Tensor, nn
 
-from robustutils import artifacts
 from robustutils.attacks import evaluation_mode, margin
 from robustutils.precision import exact
 
@@ -24,17 +21,9 @@ def greedy_flips(model: nn.Module, x: Tensor, y: Tensor, eps: float) -> Tensor:
 
     ``model`` takes binarised pixels [N, C, H, W] and returns logits. Returns binarised images like ``x``. What it
     finds is a lower bound on the error that flips can cause; it stops where no single flip raises the margin.
-    The finished search is cached.
     """
-
-    def build(_: Path) -> dict[str, Tensor]:
-        return {"images": _flipped(model, x, y, eps)}
-
-    config = {"model": model, "images": x, "labels": y, "eps": eps, "device": x.device.type}
-    return artifacts.cached("flips", config, (_flipped,), build)["images"].to(x.device)
-
-
-def _flipped(model: nn.Module, x: Tensor, y: Tensor, eps: float) -> Tensor:
+    home, device = x.device, next(model.parameters()).device
+    x, y = x.to(device), y.to(device)
     binary = (x >= 0.5).to(x.dtype)
     free = flippable(x, eps)
     result = binary.clone()
@@ -52,4 +41,4 @@ def _flipped(model: nn.Module, x: Tensor, y: Tensor, eps: float) -> Tensor:
                 best, image = gains[chosen].item(), candidates[chosen].view(image.shape)
                 left = left[left != left[chosen]]
             result[i] = image
-    return result
+    return result.to(home)

@@ -8,7 +8,6 @@ import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -124,18 +123,8 @@ def embed(
         raise ValueError(
             f"an embedding needs two components or more, got components={components} and rows of {train.shape[1]}"
         )
-
-    def build(_: Path) -> dict[str, Tensor]:
-        return {"points": _embed(torch.cat([train, test]).cpu(), seed, perplexity, components)}
-
-    config = {
-        "train": train,
-        "test": test,
-        "seed": seed,
-        "perplexity": float(perplexity),
-        "components": components,
-    }
-    points = artifacts.cached("embedding", config, (_embed,), build)["points"]
+    rows = torch.cat([train, test]).cpu()
+    points = artifacts.kept(_embed, rows, seed, float(perplexity), components)
     return points[: len(train)], points[len(train) :]
 
 

@@ -12,9 +12,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from robustutils.artifacts import Artifact, kept
 from robustutils.attacks import FGSM, IFGSM, PGD, RFGSM
 from robustutils.data import Dataset
-from robustutils.evaluation import Verdicts, adversarial, correct, evaluate, loss_gradients, losses
+from robustutils.evaluation import (
+    Model,
+    Verdicts,
+    crafted,
+    evaluate,
+    gradient_norms,
+    judged,
+    losses,
+    losses_under,
+)
 from robustutils.intervals import paired_difference
 from robustutils.square import Square
 from robustutils.threats import Linf
@@ -43,6 +53,18 @@ def approximation_ratio(single: Tensor, strong: Tensor) -> float:
 def perturbation_cosines(one: Tensor, other: Tensor, x: Tensor) -> Tensor:
     """Cosine between two perturbations of each image: [N]; 0 where one of them is zero (EAT, section 4.1)."""
     return F.cosine_similarity((one - x).flatten(1), (other - x).flatten(1), eps=1e-12)
+
+
+def loss_surface(
+    model: nn.Module, x: Tensor, y: Tensor, vertical: Tensor, horizontal: Tensor, steps: Tensor
+) -> Tensor:
+    """The loss at clip(x + s vertical + t horizontal) for all pairs of ``steps`` s, t [P]: [P, P] (EAT, Figures 4, 5).
+
+    ``x`` and the directions are one image [1, C, H, W], ``y`` its label [1].
+    """
+    s, t = torch.meshgrid(steps, steps, indexing="ij")
+    images = x + s.reshape(-1, 1, 1, 1) * vertical + t.reshape(-1, 1, 1, 1) * horizontal
+    return losses(model, images.clamp(0, 1), y.expand(len(images))).view(len(steps), len(steps))
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,11 +126,11 @@ def _listed(names: list[str]) -> str:
 
 
 def diagnose(
-    model: nn.Module,
+    model: Model,
     dataset: Dataset,
     *,
     eps: float,
-    transferred: Mapping[str, Tensor],
+    transferred: Mapping[str, Tensor | Artifact],
     steps: int = 40,
     queries: int = 1000,
     dtype: torch.dtype = torch.float32,
@@ -127,7 +149,7 @@ def diagnose(
     Raises:
         ValueError: the model classifies no image correctly, so that nothing is left to attack.
     """
-    clean = correct(model, dataset.images, dataset.labels)
+    clean = judged(model, dataset.images, dataset.labels)
     if not clean.any():
         raise ValueError(
             f"the model classifies none of the {len(dataset)} images of {dataset.name} correctly: nothing is left to "
@@ -136,7 +158,6 @@ def diagnose(
     threat = Linf(eps=eps)
     fgsm = FGSM(eps=eps)
     pgd = PGD(threat=threat, steps=steps, step_size=2.5 * eps / steps, dtype=dtype)
-    x = dataset.images
     single_step, iterated = evaluate(model, fgsm, dataset), evaluate(model, pgd, dataset)
     to_the_end = PGD(threat=threat, steps=steps, step_size=2.5 * eps / steps, drop_fooled=False, dtype=dtype)
     return Diagnosis(
@@ -145,16 +166,19 @@ def diagnose(
         iterated=iterated,
         gradient_free=evaluate(model, Square(eps=eps, queries=queries), dataset),
         transferred={
-            name: Verdicts(
-                clean, correct(model, images, dataset.labels), losses(model, images, dataset.labels)
-            )
+            name: Verdicts(clean, judged(model, images, dataset.labels))
             for name, images in transferred.items()
         },
-        ratio=approximation_ratio(single_step.losses, evaluate(model, to_the_end, dataset).losses),
-        cosine=perturbation_cosines(
-            adversarial(model, fgsm, dataset), adversarial(model, IFGSM(eps=eps, dtype=dtype), dataset), x
+        ratio=approximation_ratio(
+            losses_under(model, fgsm, dataset), losses_under(model, to_the_end, dataset)
+        ),
+        cosine=kept(
+            perturbation_cosines,
+            crafted(model, fgsm, dataset),
+            crafted(model, IFGSM(eps=eps, dtype=dtype), dataset),
+            dataset.images,
         )
         .mean()
         .item(),
-        gradient_norm=loss_gradients(model, x, dataset.labels).flatten(1).norm(dim=1).mean().item(),
+        gradient_norm=kept(gradient_norms, model, dataset.images, dataset.labels).mean().item(),
     )

@@ -5,8 +5,8 @@ far a newly trained model would move it. With several training seeds the second 
 """
 
 import dataclasses
-from collections.abc import Sequence
-from dataclasses import KW_ONLY, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,8 @@ class Measurement:
     `ci95` its test-set interval (for a sequence one pair per value; None where sampling plays no part); `n`
     the number of test points; `seeds` the training seeds, and `per_seed` the value of each. `effect`,
     `effect_ci95`, `effect_per_seed` are the same for the (paired) difference that the claim is about.
+    `outcomes` are the numbers of each example behind the value, by name, [seeds, examples], and `images` the places of
+    those examples in the test set (the first ones where it is None): what a later check is paired with.
     `fidelity` is exact, code_variant, substitution or reduced; `note` says in a sentence what differs.
     """
 
@@ -37,6 +39,8 @@ class Measurement:
     effect_per_seed: Any = None
     fidelity: str
     note: str = ""
+    outcomes: Mapping[str, np.ndarray] = field(default_factory=dict, repr=False, compare=False)
+    images: Sequence[int] | np.ndarray | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         for name in ("value", "ci95", "per_seed", "effect", "effect_ci95", "effect_per_seed"):
@@ -129,6 +133,7 @@ def rate(
     seeds: Sequence[int],
     fidelity: str,
     note: str = "",
+    images: Sequence[int] | np.ndarray | None = None,
 ) -> Measurement:
     """Percentage of true outcomes, bool [S, N]: S training seeds on the same N examples ([N] for one seed).
 
@@ -154,6 +159,8 @@ def rate(
         per_seed=each,
         fidelity=fidelity,
         note=note,
+        outcomes={"outcomes": ours} if theirs is None else {"outcomes": ours, "reference": theirs},
+        images=images,
     )
     if theirs is None:
         return measurement
@@ -176,9 +183,10 @@ def difference(
     seeds: Sequence[int],
     fidelity: str,
     note: str = "",
+    images: Sequence[int] | np.ndarray | None = None,
 ) -> Measurement:
     """The paired difference outcomes - reference in points, as the measured value itself; see :func:`rate`."""
-    paired = rate(outcomes, reference, seeds=seeds, fidelity=fidelity, note=note)
+    paired = rate(outcomes, reference, seeds=seeds, fidelity=fidelity, note=note, images=images)
     assert paired.effect is not None
     return Measurement(
         paired.effect,
@@ -188,11 +196,18 @@ def difference(
         per_seed=paired.effect_per_seed,
         fidelity=fidelity,
         note=note,
+        outcomes=paired.outcomes,
+        images=images,
     )
 
 
 def mean(
-    values: Sequence | np.ndarray, *, seeds: Sequence[int], fidelity: str, note: str = ""
+    values: Sequence | np.ndarray,
+    *,
+    seeds: Sequence[int],
+    fidelity: str,
+    note: str = "",
+    images: Sequence[int] | np.ndarray | None = None,
 ) -> Measurement:
     """The mean of finite numbers [S, N]: one for each of N examples and S training seeds ([N] for one seed).
 
@@ -210,4 +225,6 @@ def mean(
         per_seed=array.mean(axis=1),
         fidelity=fidelity,
         note=note,
+        outcomes={"values": array},
+        images=images,
     )

@@ -6,6 +6,7 @@ is part of it. Builders draw their initial weights from torch's global generator
 """
 
 import importlib
+import logging
 import math
 from collections.abc import Callable
 from difflib import get_close_matches
@@ -17,6 +18,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+
+from robustutils import artifacts, provenance
+
+log = logging.getLogger(__name__)
 
 
 def eat_a(classes: int = 10) -> nn.Module:
@@ -345,6 +350,48 @@ def count_parameters(model: nn.Module) -> int:
 
 class ModelError(ValueError):
     """A model of the user's cannot be loaded; the message says what is wrong with it."""
+
+
+def weights_folder() -> Path:
+    """Where the published networks lie: ``book/weights`` of the checkout."""
+    return provenance.repository() / "book" / "weights"
+
+
+def published_headers() -> dict[Path, dict[str, Any]]:
+    """What the file of each published network says about itself: its ``key`` and ``sha256``, and ``about``, in JSON.
+
+    A damaged file is reported in the log and left out.
+    """
+    headers = {}
+    for path in sorted(weights_folder().glob("*.safetensors")):
+        try:
+            headers[path] = artifacts.header(path)
+        except (artifacts.Damaged, OSError) as problem:
+            log.warning("damaged network %s (%s): git restores it", path, problem)
+    return headers
+
+
+def published(name: str, *, device: str | torch.device = "cpu") -> nn.Module:
+    """A published network by name, in evaluation mode: ``published("madry_mnist")``.
+
+    Takes float32 pixels [N, C, H, W] in [0, 1] and returns logits [N, K]. ``python -m robustutils networks`` lists them.
+
+    Raises:
+        ModelError: no network of this name is published, or its file is damaged.
+    """
+    path = weights_folder() / f"{name}.safetensors"
+    if not path.is_file():
+        names = [other.stem for other in sorted(weights_folder().glob("*.safetensors"))]
+        near = get_close_matches(name, names, 1)
+        hint = f" (did you mean {near[0]!r}?)" if near else ""
+        raise ModelError(f"no published network {name!r}{hint}; there are {', '.join(names)}")
+    try:
+        tensors, about = artifacts.read(path)
+    except (artifacts.Damaged, OSError) as problem:
+        raise ModelError(f"damaged network {path} ({problem}): git restores it") from problem
+    model = build(about["architecture"], classes=about["classes"])
+    model.load_state_dict(tensors)
+    return model.to(device).eval()
 
 
 def load(function: str, weights: str | Path | None = None) -> nn.Module:

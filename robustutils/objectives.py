@@ -99,7 +99,9 @@ class EnsembleAdversarial:
     """
 
     eps: float
-    sources: tuple[nn.Module, ...] = ()
+    sources: tuple[
+        nn.Module, ...
+    ] = ()  # a recipe may hold artifacts, which training replaces by their networks
 
     def __post_init__(self) -> None:
         if not 0 < self.eps <= 1:

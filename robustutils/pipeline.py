@@ -10,7 +10,9 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -21,8 +23,9 @@ import papermill
 from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 
-from robustutils import evidence, runs, scoreboard
+from robustutils import checks, evidence, outcomes, provenance, scoreboard
 from robustutils.artifacts import write_atomically
+from robustutils.criteria import NO_EVIDENCE
 
 RESULTS_MIME = "application/vnd.robustutils.results+json"
 REFERENCE_TAG = "nbval-check-output"
@@ -34,8 +37,8 @@ class PipelineError(RuntimeError):
 
 def chapters() -> list[str]:
     """The names of all chapters, in the order of the book's table of contents."""
-    toc = (runs.repository() / "_toc.yml").read_text()
-    names = {path.stem for path in (runs.repository() / "chapters").glob("*.ipynb")}
+    toc = (provenance.repository() / "_toc.yml").read_text()
+    names = {path.stem for path in (provenance.repository() / "chapters").glob("*.ipynb")}
     return sorted(names, key=lambda name: toc.find(f"book/{name}"))
 
 
@@ -45,7 +48,7 @@ def notebook_path(chapter: str) -> Path:
     Raises:
         PipelineError: there is no such chapter; the message lists those there are.
     """
-    path = runs.repository() / "chapters" / f"{chapter}.ipynb"
+    path = provenance.repository() / "chapters" / f"{chapter}.ipynb"
     if not path.exists():
         near = get_close_matches(chapter, chapters(), 1)
         hint = f" (did you mean {near[0]!r}?)" if near else ""
@@ -56,9 +59,10 @@ def notebook_path(chapter: str) -> Path:
 def execute(
     chapter: str, profile: str, parameters: Mapping[str, Any], folder: Path, source: Path | None = None
 ) -> None:
-    """Run a chapter at a profile into ``folder``: NAME.ipynb and, with claims, results/NAME.json.
+    """Run a chapter at a profile into ``folder``: NAME.ipynb, results/NAME.outcomes.safetensors and, with claims,
+    results/NAME.json.
 
-    Both are written only if all went well; a notebook that failed is left as NAME.failed.ipynb. ``source`` is the
+    They are written only if all went well; a notebook that failed is left as NAME.failed.ipynb. ``source`` is the
     notebook to run, by default the chapter's own.
 
     Raises:
@@ -73,9 +77,12 @@ def execute(
             raise PipelineError(f"unknown parameter {name!r}{hint}; {chapter} has {', '.join(declared)}")
     folder.mkdir(parents=True, exist_ok=True)
     failed = folder / f"{chapter}.failed.ipynb"
+    draft = folder / f"{chapter}.draft.ipynb"
+    found = folder / f"{chapter}.draft.safetensors"
+    write_notebook(draft, with_export(nbformat.read(source, as_version=4), found))
     try:
         notebook = papermill.execute_notebook(
-            str(source),
+            str(draft),
             str(failed),
             parameters={"profile": profile, **parameters},
             kernel_name="python3",
@@ -92,18 +99,39 @@ def execute(
         raise PipelineError(
             f"{chapter}: the kernel died, perhaps for want of memory\n(the notebook up to there is {failed})"
         ) from error
+    finally:
+        draft.unlink()
     failed.unlink()
+    notebook.cells.pop()  # the export
     results = stored_results(notebook) if claims_path(chapter).exists() else None
     for part in (notebook, *notebook.cells):
         part.metadata.pop("papermill", None)  # it holds paths of this machine
     write_notebook(folder / f"{chapter}.ipynb", notebook)
     if results is not None:
         evidence.write_results(folder / "results" / f"{chapter}.json", results)
+    (folder / "results").mkdir(exist_ok=True)
+    found.replace(outcomes_path(chapter, folder))
+
+
+def with_export(notebook: nbformat.NotebookNode, path: Path) -> nbformat.NotebookNode:
+    """A notebook with a last cell that writes the run's outcomes."""
+    code = (
+        "from robustutils import outcomes\n"
+        "measured = ledger.measured() if 'ledger' in globals() else {}\n"
+        f"outcomes.export({str(path)!r}, run.provenance(), measured)"
+    )
+    notebook.cells.append(nbformat.v4.new_code_cell(code))
+    return notebook
+
+
+def outcomes_path(chapter: str, folder: Path) -> Path:
+    """The outcomes of a chapter in a folder of pages: the published edition's, or a run's."""
+    return folder / "results" / f"{chapter}.outcomes.safetensors"
 
 
 def claims_path(chapter: str) -> Path:
     """The claims file of a chapter; a page without claims, such as the background, has none."""
-    return runs.repository() / "chapters" / f"{chapter}.claims.toml"
+    return provenance.repository() / "chapters" / f"{chapter}.claims.toml"
 
 
 def stored_results(notebook: nbformat.NotebookNode) -> dict[str, Any]:
@@ -134,8 +162,8 @@ def run(chapter: str, profile: str, parameters: Mapping[str, Any]) -> None:
     if "profile" in parameters:
         raise PipelineError("the profile is chosen with --profile, not with -p profile")
     claims = claims_path(chapter)
-    if profile != "quick" and (runs.repository() / ".git").exists():
-        command = ["git", "-C", str(runs.repository()), "status", "--porcelain", "--", str(claims)]
+    if profile not in NO_EVIDENCE and (provenance.repository() / ".git").exists():
+        command = ["git", "-C", str(provenance.repository()), "status", "--porcelain", "--", str(claims)]
         if subprocess.run(command, capture_output=True, text=True, check=True).stdout:
             raise PipelineError(
                 f"{claims.name} has uncommitted changes: commit the criteria before a {profile} run measures them"
@@ -147,7 +175,7 @@ def run(chapter: str, profile: str, parameters: Mapping[str, Any]) -> None:
 
 def build_folder() -> Path:
     """Where everything that can be made again goes."""
-    return runs.repository() / "_build"
+    return provenance.repository() / "_build"
 
 
 def book() -> Path:
@@ -171,7 +199,7 @@ def content_hash(chapter: str) -> str:
     """What the page of a chapter is made from: its text, its claims and the code of the modules it imports."""
     text = notebook_path(chapter).with_suffix(".py")
     claims = claims_path(chapter)
-    parts = [runs.source_hash(text), text.read_text(), claims.read_text() if claims.exists() else ""]
+    parts = [provenance.source_hash(text), text.read_text(), claims.read_text() if claims.exists() else ""]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 
@@ -182,8 +210,10 @@ def stage(executed: Path) -> Path:
         shutil.rmtree(source)
     source.mkdir(parents=True)
     for name in ("_config.yml", "_toc.yml"):
-        shutil.copy2(runs.repository() / name, source)
-    shutil.copytree(runs.repository() / "book", source / "book", ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copy2(provenance.repository() / name, source)
+    shutil.copytree(
+        provenance.repository() / "book", source / "book", ignore=shutil.ignore_patterns("__pycache__")
+    )
     for chapter in chapters():
         shutil.copy2(executed / f"{chapter}.ipynb", source / "book")
     shutil.copytree(executed / "results", source / "book" / "this_run")
@@ -200,7 +230,14 @@ def render(source: Path) -> Path:
     log = build_folder() / "render.log"
     log.parent.mkdir(exist_ok=True)
     jupyter_book = Path(sys.executable).with_name("jupyter-book")
-    command = [str(jupyter_book), "build", str(source), "--path-output", str(runs.repository()), "--all"]
+    command = [
+        str(jupyter_book),
+        "build",
+        str(source),
+        "--path-output",
+        str(provenance.repository()),
+        "--all",
+    ]
     with log.open("w") as output:
         status = subprocess.run(
             [*command, "-W", "-n", "--keep-going", "-q"],
@@ -214,18 +251,83 @@ def render(source: Path) -> Path:
 
 
 def publish(chapter: str, profile: str, parameters: Mapping[str, Any]) -> Path:
-    """Run a chapter and make it the published edition: page, results, scoreboard and README; returns the page."""
-    executed, edition = build_folder() / profile, runs.repository() / "book"
-    if profile == "quick" and claims_path(chapter).exists():
-        raise PipelineError("a quick run is not evidence and cannot become the published edition")
+    """Run a chapter and publish it: outcomes, and page, results, scoreboard and README; returns what has been renewed.
+
+    What the published outcomes hold is taken from them, so that only what is new is measured. A run of a part, which
+    lacks rows that the published edition has, adds its outcomes to the edition and leaves the page as it is.
+    """
+    executed, edition = build_folder() / profile, provenance.repository() / "book"
+    if profile in NO_EVIDENCE and claims_path(chapter).exists():
+        raise PipelineError(f"a {profile} run is not evidence and cannot become the published edition")
     scoreboard_pages(edition)  # a page that has lost its markers is an error now, not after the run
-    run(chapter, profile, parameters)
-    write_notebook(edition / f"{chapter}.ipynb", nbformat.read(executed / f"{chapter}.ipynb", as_version=4))
-    if claims_path(chapter).exists():
-        results = evidence.read_results(executed / "results" / f"{chapter}.json")
-        evidence.write_results(edition / "results" / f"{chapter}.json", results)
+    path = outcomes_path(chapter, edition)
+    pieces = outcomes.read(path)
+    with environment(outcomes.VARIABLE, str(path)):
+        run(chapter, profile, parameters)
+    (piece,) = outcomes.read(outcomes_path(chapter, executed))
+    outcomes.write(path, outcomes.merged(pieces, piece))
+    if not claims_path(chapter).exists():
+        return publish_page(chapter, executed)
+    results = evidence.read_results(executed / "results" / f"{chapter}.json")
+    before = evidence.published(chapter, edition / "results")
+    if before is not None and evidence.rows_measured(before) - evidence.rows_measured(results):
+        return path
+    evidence.write_results(edition / "results" / f"{chapter}.json", results)
+    page = publish_page(chapter, executed)
     write_scoreboard(edition)
-    return edition / f"{chapter}.ipynb"
+    return page
+
+
+def publish_page(chapter: str, executed: Path) -> Path:
+    """Copy an executed chapter into the book; returns the page."""
+    page = provenance.repository() / "book" / f"{chapter}.ipynb"
+    write_notebook(page, nbformat.read(executed / f"{chapter}.ipynb", as_version=4))
+    return page
+
+
+@contextmanager
+def environment(name: str, value: str) -> Iterator[None]:
+    """An environment variable for what is started within it."""
+    before = os.environ.get(name)
+    os.environ[name] = value
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before
+
+
+def checkable() -> list[str]:
+    """The chapters that have published outcomes."""
+    edition = provenance.repository() / "book"
+    return [chapter for chapter in chapters() if outcomes_path(chapter, edition).exists()]
+
+
+def check(chapter: str) -> checks.Report:
+    """Measure the published rows of a chapter again, with today's code on a few hundred images, and compare.
+
+    Every piece of the published outcomes is run at the profile ``check`` with its own parameters, on published networks
+    and with an empty cache. The report is kept beside the outcomes, and the page's label comes from it.
+
+    Raises:
+        PipelineError: the chapter has no published outcomes, or an error in the notebook.
+    """
+    edition, folder = provenance.repository() / "book", build_folder() / "check"
+    pieces = outcomes.read(outcomes_path(chapter, edition))
+    if not pieces:
+        raise PipelineError(f"{chapter} has no published outcomes; make publish CHAPTER={chapter} makes them")
+    found: list[checks.Agreement] = []
+    for piece in pieces:
+        parameters = {name: value for name, value in piece.parameters.items() if name != "profile"}
+        with tempfile.TemporaryDirectory() as cache, environment("ROBUSTUTILS_CACHE", cache):
+            execute(chapter, "check", parameters, folder)
+        (today,) = outcomes.read(outcomes_path(chapter, folder))
+        found += checks.compare(piece, today)
+    report = checks.Report.of(chapter, found)
+    report.write(checks.path(chapter, edition))
+    return report
 
 
 def read_all(folder: Path) -> list[dict[str, Any]]:
@@ -247,8 +349,8 @@ def scoreboard_pages(edition: Path, this_run: Iterable[dict[str, Any]] = ()) -> 
         edition / "scoreboard.md": scoreboard.scoreboard_markdown(published, list(this_run) or None),
         edition / "intro.md": scoreboard.readme_table(published, page="{chapter}.ipynb"),
     }
-    if edition == runs.repository() / "book":
-        blocks[runs.repository() / "README.md"] = scoreboard.readme_table(published)
+    if edition == provenance.repository() / "book":
+        blocks[provenance.repository() / "README.md"] = scoreboard.readme_table(published)
     return {
         path: scoreboard.replace_between_markers(path.read_text(), "scoreboard", block)
         for path, block in blocks.items()
@@ -259,7 +361,7 @@ def renew_references() -> list[str]:
     """Bring each chapter's notebook in step with its text and store the outputs of its checked cells, run at quick."""
     folder = build_folder() / "references"
     for chapter in chapters_from_text():
-        text = runs.repository() / "chapters" / f"{chapter}.py"
+        text = provenance.repository() / "chapters" / f"{chapter}.py"
         notebook = jupytext.read(text)
         for number, cell in enumerate(notebook.cells):
             cell.id = f"cell-{number}"  # jupytext draws them at random
@@ -281,4 +383,4 @@ def renew_references() -> list[str]:
 
 def chapters_from_text() -> list[str]:
     """The chapters that have a text, whether or not their notebook exists yet."""
-    return sorted(path.stem for path in (runs.repository() / "chapters").glob("*.py"))
+    return sorted(path.stem for path in (provenance.repository() / "chapters").glob("*.py"))

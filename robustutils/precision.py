@@ -20,10 +20,14 @@ def fast_dtype(device: torch.device) -> torch.dtype:
     return torch.bfloat16 if native else torch.float32
 
 
+def effective(device: torch.device, dtype: torch.dtype) -> torch.dtype:
+    """The precision that passes in ``dtype`` really run in: float32 where the device would have to emulate bfloat16."""
+    return fast_dtype(device) if dtype == torch.bfloat16 else dtype
+
+
 def autocast(device: torch.device, dtype: torch.dtype) -> torch.autocast:
     """Passes in ``dtype`` within it; in float32 where that is bfloat16 and the device would have to emulate it."""
-    emulated = dtype == torch.bfloat16 and fast_dtype(device) != dtype
-    return torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32 and not emulated)
+    return torch.autocast(device.type, dtype=dtype, enabled=effective(device, dtype) != torch.float32)
 
 
 @contextmanager

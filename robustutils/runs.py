@@ -1,25 +1,21 @@
 """One run of a chapter: its profile and parameters, its device, and where its numbers come from."""
 
 import ast
-import hashlib
-import importlib.metadata
-import os
-import platform
-import subprocess
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from difflib import get_close_matches
-from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 
-from robustutils import memory
-from robustutils.artifacts import bare_tree
+from robustutils import memory, outcomes, provenance
+from robustutils.artifacts import shelf
+from robustutils.criteria import PROFILES
 
-PROFILES = ("quick", "standard", "paper")
+COLUMNS = {"quick": 0, "check": 1, "standard": 1, "paper": 2}
+"""Which of a parameter's three values is a profile's default."""
 
 
 class ParameterError(ValueError):
@@ -120,15 +116,16 @@ class Run:
 
     def provenance(self, **fingerprints: str) -> dict[str, Any]:
         """Where the numbers come from: parameters, data, code, machine, date and seconds so far."""
-        source = repository() / "chapters" / f"{self.chapter}.py"
+        source = provenance.repository() / "chapters" / f"{self.chapter}.py"
         return {
             "parameters": {"profile": self.profile, **self.parameters},
             "datasets": fingerprints,
-            "environment": environment(self.device),
-            "source_hash": source_hash(source) if source.exists() else "",
-            "git_commit": git_commit(),
+            "environment": provenance.environment(self.device),
+            "source_hash": provenance.source_hash(source) if source.exists() else "",
+            "git_commit": provenance.started_from(),
             "date": datetime.now(UTC).date().isoformat(),
             "seconds": round(time.perf_counter() - self.started, 1),
+            "artifacts": sorted(shelf.used),
         }
 
 
@@ -136,6 +133,7 @@ def start(
     chapter: str,
     namespace: Mapping[str, Any],
     parameters: Mapping[str, tuple[Any, Any, Any, Allowed]],
+    check: Mapping[str, Any] | None = None,
 ) -> Run:
     """Check a notebook's parameters and settle its profile: the first call of every chapter.
 
@@ -145,6 +143,7 @@ def start(
             profile's value. What papermill injected is compared with these names, so that a misspelt
             parameter is an error.
         parameters: for each name its value in the profiles quick, standard and paper, and what it may be.
+        check: the most that the profile ``check`` takes of some numbers, whose other defaults are those of standard.
 
     Raises:
         ParameterError: an unknown profile or parameter, or a value that is not allowed.
@@ -158,11 +157,16 @@ def start(
             near = get_close_matches(name, declared, 1)
             hint = f" (did you mean {near[0]!r}?)" if near else ""
             raise ParameterError(f"unknown parameter {name!r}{hint}; {chapter} has {', '.join(declared)}")
-    column = PROFILES.index(profile)
+    column = COLUMNS[profile]
     settled = {
         name: row[3].parse(name, row[column] if namespace[name] is None else namespace[name])
         for name, row in parameters.items()
     }
+    shelf.clear()
+    shelf.outcomes = outcomes.at_hand()
+    if profile == "check":
+        shelf.frozen = True
+        settled |= {name: min(most, settled[name]) for name, most in (check or {}).items()}
     return Run(chapter, profile, settled, find_device(namespace["device"], profile))
 
 
@@ -194,71 +198,3 @@ def find_device(name: str | None, profile: str) -> torch.device:
         found = "cpu, cuda" if available else "cpu (no CUDA GPU is there)"
         raise ParameterError(f"device={name!r}: allowed are {found}")
     return torch.device(name)
-
-
-def repository() -> Path:
-    """The checkout that this package was imported from (the folder above the package)."""
-    return Path(__file__).resolve().parent.parent
-
-
-def git_commit() -> str:
-    """The checkout's commit, with ``+`` where tracked files have changed; empty outside a checkout."""
-    if not (repository() / ".git").exists():
-        return ""
-
-    def git(*words: str) -> str:
-        command = ["git", "-C", str(repository()), *words]
-        return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
-
-    commit = git("rev-parse", "--short=12", "HEAD")
-    return f"{commit}+" if commit and git("status", "--porcelain", "--untracked-files=no") else commit
-
-
-def environment(device: torch.device) -> dict[str, str]:
-    """Versions and hardware."""
-    packages = ("torch", "torchvision", "numpy", "scipy", "scikit-learn")
-    return {
-        "python": platform.python_version(),
-        **{name: importlib.metadata.version(name) for name in packages},
-        "platform": f"{platform.system()} {platform.machine()}",
-        "processor": _processor(),
-        "threads": str(torch.get_num_threads()),
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
-        "cores": str(os.cpu_count()),
-    }
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "")
-
-
-def source_hash(source: Path) -> str:
-    """SHA-256 of a chapter's code and of the package modules it imports, comments and docstrings stripped.
-
-    Published pages carry it; a page whose hash has moved on is labelled stale.
-    """
-    package = Path(__file__).resolve().parent
-    seen: dict[str, str] = {}
-    stack = [source]
-    while stack:
-        path = stack.pop()
-        if path.name in seen:
-            continue
-        tree = bare_tree(path.read_text())
-        seen[path.name] = ast.dump(tree)
-        for node in ast.walk(tree):
-            if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == package.name:
-                names = [node.module or "", *(f"{node.module}.{alias.name}" for alias in node.names)]
-            elif isinstance(node, ast.Import):
-                names = [alias.name for alias in node.names]
-            else:
-                continue
-            files = [
-                package / f"{name.split('.')[1]}.py" for name in names if name.startswith(f"{package.name}.")
-            ]
-            stack += [file for file in files if file.exists()]
-    return hashlib.sha256(repr(sorted(seen.items())).encode()).hexdigest()

@@ -5,12 +5,9 @@ directions whose cosine with the sign of the gradient is k^(-1/2), the most that
 lemmas 6 and 7, section 4.3 and appendix E).
 """
 
-from pathlib import Path
-
 import torch
 from torch import Tensor, nn
 
-from robustutils import artifacts
 from robustutils.attacks import evaluation_mode
 from robustutils.data import Dataset
 from robustutils.evaluation import loss_gradients
@@ -94,24 +91,8 @@ def count_adversarial_directions(
     For each order k the k directions aligned with the sign of the loss gradient are tried, clipped to [0, 1], and
     the fooling ones counted; the largest count over the orders is kept, and the sign of the gradient itself (FGSM)
     counts as one direction (EAT, section 4.3: gradient-aligned adversarial subspaces). An image that is misclassified
-    as it is counts every direction that leaves it misclassified. Finished counts are cached.
+    as it is counts every direction that leaves it misclassified.
     """
-
-    def build(_: Path) -> dict[str, Tensor]:
-        return {"counts": _count(model, dataset, eps, orders, seed)}
-
-    config = {
-        "model": model,
-        "data": dataset.fingerprint,
-        "eps": eps,
-        "orders": orders,
-        "seed": seed,
-        "device": next(model.parameters()).device.type,
-    }
-    return artifacts.cached("directions", config, (_count,), build)["counts"]
-
-
-def _count(model: nn.Module, dataset: Dataset, eps: float, orders: tuple[int, ...], seed: int) -> Tensor:
     device = next(model.parameters()).device
     generator = torch.Generator().manual_seed(seed)
     counts = torch.zeros(len(dataset), dtype=torch.int64)

@@ -7,10 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from robustutils import precision
-from robustutils.artifacts import write_atomically
+from robustutils import artifacts, precision
 from robustutils.data import Dataset
 from robustutils.objectives import Objective
 
@@ -76,7 +75,8 @@ def fit(
         dtype: of forward and backward passes, see :func:`robustutils.precision.autocast`; weights and updates stay
             float32.
         seed: seeds data order, dropout and whatever the objective draws from torch's generators.
-        checkpoint: file of the resumable state; the caller removes it.
+        checkpoint: file of the resumable state; the caller removes it. A damaged one is reported in the log, and the
+            training begins anew.
         after_epoch: called with (epochs done, model in evaluation mode) after each epoch.
 
     Raises:
@@ -89,7 +89,7 @@ def fit(
             f"between 1 and the {len(dataset)} examples of {dataset.name}"
         )
     device = next(model.parameters()).device
-    if dtype == torch.bfloat16 and precision.fast_dtype(device) != dtype:
+    if precision.effective(device, dtype) != dtype:
         log.info("training in float32: bfloat16 is slower on this %s", device.type)
     images, labels = dataset.images.to(device), dataset.labels.to(device)
     optimiser = torch.optim.Adam(model.parameters(), lr=learning_rate, fused=True)
@@ -97,10 +97,10 @@ def fit(
     step = 0
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
-        if checkpoint is not None and checkpoint.exists():
+        if checkpoint is not None:
+            spent = artifacts.seconds_spent(checkpoint)
             step = _restore(checkpoint, model, optimiser)
-            log.info("resuming at epoch %d, batch %d", step // batches + 1, step % batches)
-        saved = time.monotonic()
+        began = saved = time.monotonic()
         for epoch in range(step // batches, epochs):
             order = torch.randperm(
                 len(dataset), generator=torch.Generator().manual_seed(seed * 100_003 + epoch)
@@ -128,30 +128,63 @@ def fit(
                 total += value
                 step += 1
                 if checkpoint is not None and time.monotonic() - saved > CHECKPOINT_SECONDS:
-                    _save(checkpoint, model, optimiser, step)
                     saved = time.monotonic()
+                    _save(checkpoint, model, optimiser, step, spent + saved - began)
             log.info("epoch %d of %d: mean loss %.4f", epoch + 1, epochs, total / max(batches - start, 1))
             if after_epoch is not None:
                 after_epoch(epoch + 1, model.eval())
     return model.eval()
 
 
-def _save(path: Path, model: nn.Module, optimiser: torch.optim.Optimizer, step: int) -> None:
-    state = {
-        "step": step,
-        "model": model.state_dict(),
-        "optimiser": optimiser.state_dict(),
-        "random": torch.get_rng_state(),
-        "cuda_random": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
-    }
-    write_atomically(path, lambda partial: torch.save(state, partial))
+def rounded(model: nn.Module) -> nn.Module:
+    """The last step of training: weights and buffers rounded to half precision, so that a network is what its file holds.
+
+    Raises:
+        TrainingError: a weight is too large for it.
+    """
+    with torch.no_grad():
+        for name, tensor in model.state_dict().items():
+            if tensor.is_floating_point():
+                tensor.copy_(tensor.half())
+                if not tensor.isfinite().all():
+                    raise TrainingError(f"{name} holds a number that is not finite in half precision")
+    return model
+
+
+def _save(path: Path, model: nn.Module, optimiser: torch.optim.Optimizer, step: int, seconds: float) -> None:
+    state = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
+    for number, moments in optimiser.state_dict()["state"].items():
+        state |= {f"optimiser.{number}.{name}": tensor for name, tensor in moments.items()}
+    state["random"] = torch.get_rng_state()
+    if torch.cuda.is_available():
+        state["cuda_random"] = torch.cuda.get_rng_state()
+    artifacts.write(path, path.name, state, step=step, seconds=seconds)
 
 
 def _restore(path: Path, model: nn.Module, optimiser: torch.optim.Optimizer) -> int:
-    state = torch.load(path, map_location="cpu", weights_only=True)
-    model.load_state_dict(state["model"])
-    optimiser.load_state_dict(state["optimiser"])
+    """Take up the state of a checkpoint; returns the steps done, 0 where there is none that can be used."""
+    try:
+        state, about = artifacts.read(path, path.name)
+    except FileNotFoundError:
+        return 0
+    except (artifacts.Damaged, OSError) as problem:
+        log.warning("damaged checkpoint %s (%s): training begins anew", path, problem)
+        return 0
+    model.load_state_dict(_part(state, "model."))
+    parameters = list(model.parameters())
+    moments: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in _part(state, "optimiser.").items():
+        number, _, moment = name.partition(".")
+        if tensor.ndim:  # the fused update wants the layout of the weights
+            tensor = torch.empty_like(parameters[int(number)]).copy_(tensor)
+        moments.setdefault(int(number), {})[moment] = tensor
+    optimiser.load_state_dict(optimiser.state_dict() | {"state": moments})
     torch.set_rng_state(state["random"])
-    if state["cuda_random"]:
-        torch.cuda.set_rng_state_all(state["cuda_random"])
-    return int(state["step"])
+    if "cuda_random" in state and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state["cuda_random"])
+    log.info("resuming after %d steps", about["step"])
+    return int(about["step"])
+
+
+def _part(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}

@@ -20,7 +20,7 @@ import yaml
 
 from robustutils import claims, criteria, evidence, figures, pipeline, runs, scoreboard
 
-ROOT = runs.repository()
+ROOT = provenance.repository()
 BOOK = ROOT / "book"
 CHAPTERS = pipeline.chapters_from_text()
 PAPERS = [name for name in CHAPTERS if pipeline.claims_path(name).exists()]

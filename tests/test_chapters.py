@@ -13,7 +13,7 @@ import torch
 from robustutils import data, defences, evaluation, models, pipeline, runs
 from robustutils.objectives import Clean
 
-CHAPTERS = runs.repository() / "chapters"
+CHAPTERS = provenance.repository() / "chapters"
 SMALL = {"n_train": 600, "n_test": 40, "ratio_points": 20, "ratio_steps": 5, "pixel_points": 10, "queries": 5}
 
 

@@ -291,7 +291,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background
 import sys
 from pathlib import Path
 from robustutils import __main__, runs
-runs.repository = lambda: Path(sys.argv[1])
+provenance.repository = lambda: Path(sys.argv[1])
 sys.exit(__main__.main(["run", "spots", "-p", "then", "sleep"]))
 """
 

@@ -201,14 +201,14 @@ def test_provenance_says_where_the_numbers_come_from(tmp_path, monkeypatch):
         "epsilon": 0.1,
     }
     assert stated["datasets"] == {"train": "abc"}
-    assert stated["source_hash"] == runs.source_hash(tmp_path / "chapters" / "spots.py")
+    assert stated["source_hash"] == provenance.source_hash(tmp_path / "chapters" / "spots.py")
     assert stated["git_commit"] == "", "a copy without .git has no commit"
     assert stated["seconds"] >= 0
     assert stated["date"].count("-") == 2
 
 
 def test_the_environment_names_versions_and_hardware_but_no_place():
-    found = runs.environment(torch.device("cpu"))
+    found = provenance.environment(torch.device("cpu"))
     assert set(found) == {
         "python", "torch", "torchvision", "numpy", "scipy", "scikit-learn",
         "platform", "processor", "threads", "device", "cores",
@@ -230,13 +230,13 @@ def test_the_commit_carries_a_plus_while_tracked_files_have_changes(tmp_path, mo
     (tmp_path / "a").write_text("1")
     git("add", "a")
     git("commit", "-m", "first")
-    clean = runs.git_commit()
+    clean = provenance.git_commit()
     assert len(clean) == 12
     assert set(clean) <= set("0123456789abcdef")
     (tmp_path / "new").write_text("untracked files do not count")
-    assert runs.git_commit() == clean
+    assert provenance.git_commit() == clean
     (tmp_path / "a").write_text("2")
-    assert runs.git_commit() == f"{clean}+"
+    assert provenance.git_commit() == f"{clean}+"
 
 
 # ---- the hash that makes a page stale ----
@@ -266,7 +266,7 @@ def package(tmp_path, monkeypatch) -> Path:
 def hash_of(folder: Path, text: str = CHAPTER) -> str:
     path = folder / "spots.py"
     path.write_text(text)
-    return runs.source_hash(path)
+    return provenance.source_hash(path)
 
 
 @pytest.mark.parametrize(("old", "new", "same"), [

@@ -14,9 +14,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from robustutils import runs
-
-ROOT = runs.repository()
+ROOT = provenance.repository()
 PACKAGE = ROOT / "robustutils"
 MODULES = sorted(path.stem for path in PACKAGE.glob("*.py"))
 PUBLIC = [name for name in MODULES if not name.startswith("_")]

@@ -14,7 +14,7 @@ from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.config import Config
 
-from robustutils.runs import repository, source_hash
+from robustutils.provenance import repository, source_hash
 
 SOURCES = repository() / "chapters"
 

@@ -1,0 +1,131 @@
+"""Do today's code and the published outcomes agree? Row by row, paired image by image and seed by seed."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from robustutils import provenance
+from robustutils.artifacts import write_atomically
+from robustutils.outcomes import Piece, RowOutcomes
+
+MOST_FLIPPED = 0.02
+"""Share of truth values that may differ in a row: attacks end elsewhere on another machine or in another precision."""
+MOST_MOVED = 0.03
+"""How far the mean of a row's numbers may move, as a share of their mean size."""
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """A published row beside the same row measured again: on how many images, and what differs ('' where nothing does)."""
+
+    id: str
+    row: str
+    n: int
+    problem: str
+
+
+def compare(published: Piece, today: Piece) -> list[Agreement]:
+    """The rows that both pieces have outcomes of, on their common images and seeds."""
+    found = []
+    for name, row in published.rows.items():
+        if name in today.rows:
+            n, problem = _differ(row, today.rows[name])
+            if n:
+                found.append(Agreement(*name, n, problem))
+    return found
+
+
+def _differ(published: RowOutcomes, today: RowOutcomes) -> tuple[int, str]:
+    """On how many numbers two measurements of a row are compared, and what differs beyond the tolerance."""
+    if not published.arrays:
+        same = published.n == today.n and published.seeds == today.seeds
+        equal = np.allclose(np.asarray(published.value), np.asarray(today.value), rtol=1e-3, atol=1e-6)
+        return (published.n, "" if equal else f"{published.value} became {today.value}") if same else (0, "")
+    seeds = [seed for seed in published.seeds if seed in today.seeds]
+    images, here, there = np.intersect1d(published.images, today.images, return_indices=True)
+    if not seeds or not len(images) or published.arrays.keys() != today.arrays.keys():
+        return 0, ""
+    problems = []
+    for name, before in published.arrays.items():
+        before = before[[published.seeds.index(seed) for seed in seeds]][:, here]
+        after = today.arrays[name][[today.seeds.index(seed) for seed in seeds]][:, there]
+        problems.append(_moved(name, before, after))
+    return len(seeds) * len(images), "; ".join(filter(None, problems))
+
+
+def _moved(name: str, before: np.ndarray, after: np.ndarray) -> str:
+    if before.dtype == bool:
+        flipped, allowed = int((before != after).sum()), max(1, int(MOST_FLIPPED * before.size))
+        return "" if flipped <= allowed else f"{flipped} of {before.size} {name} differ, {allowed} may"
+    size = np.abs(before).mean()
+    moved = abs(after.mean() - before.mean()) / size if size else float(np.abs(after).mean() > 0)
+    return (
+        ""
+        if moved <= MOST_MOVED
+        else f"mean of {name} moved by {100 * moved:.1f}%, {100 * MOST_MOVED:.0f} may"
+    )
+
+
+@dataclass(frozen=True)
+class Report:
+    """One check of a chapter: when, by which code, on what machine, and what became of each row."""
+
+    chapter: str
+    commit: str
+    date: str
+    source_hash: str
+    environment: dict[str, str]
+    rows: tuple[Agreement, ...]
+
+    @classmethod
+    def of(cls, chapter: str, rows: Sequence[Agreement]) -> "Report":
+        """The report of a check that has just been made."""
+        return cls(
+            chapter,
+            provenance.started_from(),
+            datetime.now(UTC).date().isoformat(),
+            provenance.source_hash(provenance.repository() / "chapters" / f"{chapter}.py"),
+            provenance.environment(torch.device("cpu")),
+            tuple(rows),
+        )
+
+    @property
+    def disagreeing(self) -> list[Agreement]:
+        """The rows that differ beyond the tolerance."""
+        return [row for row in self.rows if row.problem]
+
+    def summary(self) -> str:
+        """How many rows agree."""
+        return f"{len(self.rows) - len(self.disagreeing)} of {len(self.rows)} rows agree"
+
+    def text(self) -> str:
+        """The rows for the terminal, those that disagree last."""
+        lines = [
+            f"{'differs' if row.problem else 'agrees '}  {row.id} | {row.row} (n = {row.n}){': ' * bool(row.problem)}{row.problem}"
+            for row in sorted(self.rows, key=lambda row: bool(row.problem))
+        ]
+        return "\n".join([*lines, f"{self.chapter}: {self.summary()}"])
+
+    def write(self, path: Path) -> None:
+        """Write the report as JSON."""
+        text = json.dumps(asdict(self), indent=1, ensure_ascii=False) + "\n"
+        write_atomically(path, lambda partial: partial.write_text(text, encoding="utf-8"))
+
+
+def path(chapter: str, edition: Path) -> Path:
+    """The report beside the outcomes of a chapter."""
+    return edition / "results" / f"{chapter}.check.json"
+
+
+def read(path: Path) -> Report | None:
+    """The report in a file, or None where there is no file."""
+    if not path.is_file():
+        return None
+    data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return Report(**data | {"rows": tuple(Agreement(**row) for row in data["rows"])})

@@ -1,0 +1,119 @@
+"""Where a number comes from: the commit, the libraries and the machine that made it."""
+
+import ast
+import functools
+import hashlib
+import importlib.metadata
+import os
+import platform
+import subprocess
+import textwrap
+from datetime import UTC, datetime
+from pathlib import Path
+
+import torch
+
+PACKAGES = ("torch", "torchvision", "numpy", "scipy", "scikit-learn")
+
+
+def repository() -> Path:
+    """The checkout that this package was imported from (the folder above the package)."""
+    return Path(__file__).resolve().parent.parent
+
+
+def git_commit() -> str:
+    """The checkout's commit, with ``+`` where tracked files have changed; empty outside a checkout."""
+    if not (repository() / ".git").exists():
+        return ""
+
+    def git(*words: str) -> str:
+        command = ["git", "-C", str(repository()), *words]
+        return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+
+    commit = git("rev-parse", "--short=12", "HEAD")
+    return f"{commit}+" if commit and git("status", "--porcelain", "--untracked-files=no") else commit
+
+
+@functools.cache
+def started_from() -> str:
+    """:func:`git_commit` at the first call: of the code that this process has imported, whatever is edited later."""
+    return git_commit()
+
+
+def environment(device: torch.device) -> dict[str, str]:
+    """Versions and hardware."""
+    return {
+        "python": platform.python_version(),
+        **{name: importlib.metadata.version(name) for name in PACKAGES},
+        "platform": f"{platform.system()} {platform.machine()}",
+        "processor": _processor(),
+        "threads": str(torch.get_num_threads()),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        "cores": str(os.cpu_count()),
+    }
+
+
+def certificate(
+    device: torch.device, precision: torch.dtype, seconds: float, threads: int
+) -> dict[str, str | float]:
+    """The birth certificate of an artifact: commit, date, versions, machine, effective precision, seconds of making."""
+    return {
+        "commit": started_from(),
+        "date": datetime.now(UTC).date().isoformat(),
+        **environment(device),
+        "threads": str(threads),
+        "precision": str(precision).removeprefix("torch."),
+        "seconds": round(seconds, 2),
+    }
+
+
+@functools.cache
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "")
+
+
+def bare_tree(source: str) -> ast.Module:
+    """The syntax tree of ``source`` without docstrings and without annotations of functions."""
+    tree = ast.parse(textwrap.dedent(source))
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
+            first = node.body[0] if node.body else None
+            if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant):
+                node.body = node.body[1:]
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            node.returns = None
+        if isinstance(node, ast.arg):
+            node.annotation = None
+    return tree
+
+
+def source_hash(source: Path) -> str:
+    """SHA-256 of a chapter's code and of the package modules it imports, comments and docstrings stripped.
+
+    Published pages carry it; a page whose hash has moved on since it was last checked says so.
+    """
+    package = Path(__file__).resolve().parent
+    seen: dict[str, str] = {}
+    stack = [source]
+    while stack:
+        path = stack.pop()
+        if path.name in seen:
+            continue
+        tree = bare_tree(path.read_text())
+        seen[path.name] = ast.dump(tree)
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == package.name:
+                names = [node.module or "", *(f"{node.module}.{alias.name}" for alias in node.names)]
+            elif isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            else:
+                continue
+            files = [
+                package / f"{name.split('.')[1]}.py" for name in names if name.startswith(f"{package.name}.")
+            ]
+            stack += [file for file in files if file.exists()]
+    return hashlib.sha256(repr(sorted(seen.items())).encode()).hexdigest()
