@@ -5,6 +5,7 @@ outcomes of every example (:class:`robustutils.measurements.Measurement`), truth
 small artifacts of the run, from which the chapter can be executed again without measuring.
 """
 
+import dataclasses
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -39,7 +40,7 @@ class RowOutcomes:
     n: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Piece:
     """One run: where it comes from, its rows by (id, row), its small artifacts, the certificates of all it used."""
 
@@ -76,13 +77,19 @@ def export(
 
 
 def merged(pieces: Sequence[Piece], new: Piece) -> list[Piece]:
-    """The pieces of a chapter after a new run: it replaces those whose rows it has all, and stands last."""
-    kept = [
-        piece
-        for piece in pieces
-        if piece.parameters != new.parameters and not (piece.rows.keys() <= new.rows.keys())
-    ]
-    return [*kept, new]
+    """The pieces of a chapter after a new run: it replaces those whose rows it has all, and stands last.
+
+    The certificates of networks that the new run did not need, because their outcomes were at hand, come along.
+    """
+    replaced = [p for p in pieces if p.parameters == new.parameters or p.rows.keys() <= new.rows.keys()]
+    networks = {
+        name: certificate
+        for piece in replaced
+        for name, certificate in piece.certificates.items()
+        if name.startswith("model-")
+    }
+    new = dataclasses.replace(new, certificates=networks | dict(new.certificates))
+    return [*(piece for piece in pieces if piece not in replaced), new]
 
 
 class _Blobs:
