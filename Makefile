@@ -2,12 +2,13 @@
 PYTHON ?= python3
 PROFILE ?= standard
 CHAPTER ?=
+NAMES ?=
 ARGS ?=
 BIN := .venv/bin
 export PYTHONHASHSEED := 0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup book test nbval site run publish references data lint format lab bench clean
+.PHONY: help setup book test nbval site run publish check train networks references data lint format lab bench clean
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -39,6 +40,16 @@ run: setup ## execute one chapter: make run CHAPTER=name PROFILE=standard ARGS="
 publish: setup ## execute one chapter and make it the published edition
 	@test -n "$(CHAPTER)" || { echo "error: name a chapter, CHAPTER=..."; exit 2; }
 	$(BIN)/python -m robustutils publish $(CHAPTER) --profile $(PROFILE) $(ARGS)
+
+check: setup ## do today's code and the published outcomes agree? make check CHAPTER=name; without one, all
+	$(BIN)/python -m robustutils check $(CHAPTER)
+
+train: setup ## train networks in the background, resumably: make train NAMES="madry_mnist eat_d"
+	@test -n "$(NAMES)" || { echo "error: name networks, NAMES=..."; exit 2; }
+	$(BIN)/python -m robustutils train $(NAMES)
+
+networks: setup ## the published networks, with accuracy, radius and minutes of training
+	$(BIN)/python -m robustutils networks
 
 references: setup ## renew the paired notebooks and the outputs that nbval compares
 	$(BIN)/python -m robustutils references

@@ -383,13 +383,13 @@ def main() -> None:
     else:
         measured = {"speed": speed(options)}
 
-    provenance = {
+    origin = {
         "environment": provenance.environment(torch.device("cpu")),
         "date": datetime.now(UTC).date().isoformat(),
     }
     known = json.loads(options.output.read_text()) if options.output.exists() else {}
     for part in measured.values():
-        part.update(provenance)
+        part.update(origin)
     results = {**known, **measured}
     options.output.parent.mkdir(parents=True, exist_ok=True)
     options.output.write_text(json.dumps(results, indent=1) + "\n")

@@ -46,10 +46,10 @@ def compare(published: Piece, today: Piece) -> list[Agreement]:
             if n:
                 found.append(Agreement(*name, n, problem))
     if not published.rows:
-        for name in published.small.keys() & today.small.keys():
-            for part, before in published.small[name].items():
-                problem = _moved("outcomes", before.numpy(), today.small[name][part].numpy())
-                found.append(Agreement(name, part, len(before), problem))
+        for artifact in published.small.keys() & today.small.keys():
+            for part, before in published.small[artifact].items():
+                problem = _moved("outcomes", before.numpy(), today.small[artifact][part].numpy())
+                found.append(Agreement(artifact, part, len(before), problem))
     return sorted(found, key=lambda row: (row.id, row.row))
 
 

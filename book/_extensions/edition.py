@@ -1,12 +1,14 @@
 """Say of every chapter page which run it shows, and switch source and launch buttons with the repository URL.
 
 A chapter page ``book/NAME`` is labelled at build time from ``book/this_run/NAME.json`` (a run just made, not
-evidence) and ``book/results/NAME.json`` (the published edition, *stale* once the code has moved on).
+evidence), ``book/results/NAME.json`` (the published edition: where its numbers were measured) and
+``book/results/NAME.check.json`` (whether later code agrees with them).
 """
 
 from __future__ import annotations
 
 import json
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.config import Config
 
+from robustutils import checks, evidence
 from robustutils.provenance import repository, source_hash
 
 SOURCES = repository() / "chapters"
@@ -38,22 +41,40 @@ def chapter_pages(app: Sphinx, *_: object) -> list[str]:
 
 
 def label(record: dict[str, Any], published: bool) -> str:
-    """One results file as a line of HTML, with a second line when the published edition is stale."""
-    chapter, profile, date, seconds = (record[key] for key in ("chapter", "profile", "date", "seconds"))
+    """One results file as a line of HTML."""
+    profile, date, seconds = (record[key] for key in ("profile", "date", "seconds"))
     took = f"{seconds / 60:.0f} min" if seconds >= 120 else f"{seconds:.0f} s"
     if not published:
         run = f"Executed at the {profile} profile on {date} in {took}"
         meaning = ": shows that everything works; not evidence" if profile == "quick" else ""
         return line("this-run", f"{run}{meaning}. Published numbers stand beside.")
-    commit = record["git_commit"][:7] + "+" * record["git_commit"].endswith("+") or "unknown"
-    html = line(
+    return line(
         "published",
-        f"Published edition: profile {profile}, {date}, commit {commit}; {took}, cached work not counted.",
+        f"Published edition: measured at {short(record['git_commit'])} on {date}, profile {profile}; "
+        f"{took}, cached work not counted.",
     )
-    if record["source_hash"] != source_hash(SOURCES / f"{chapter}.py"):
-        renew = f"<code>make publish CHAPTER={chapter}</code> renews it."
-        html += line("stale", f"Stale: the code has changed since this page was published; {renew}")
-    return html
+
+
+def short(commit: str) -> str:
+    """Seven digits of a commit, and whether the tree had changes."""
+    return commit[:7] + "+" * commit.endswith("+") or "an unknown commit"
+
+
+def check_label(chapter: str, report: checks.Report | None, record: dict[str, Any] | None) -> str:
+    """Whether later code agrees with the published outcomes, as a line of HTML."""
+    measured = len(evidence.rows_measured(record)) if record else 0
+    if report is None:
+        return line("unchecked", "Not checked: its outcomes are not published yet.") if measured else ""
+    without = measured - len(report.rows)
+    text = f"Checked at {short(report.commit)} on {report.date}: {report.summary()}"
+    if without > 0:
+        text += f"; {without} others have no published outcomes or networks yet"
+    if report.disagreeing:
+        names = "; ".join(f"{row.id} | {row.row}: {row.problem}" for row in report.disagreeing)
+        return line("disagrees", escape(f"{text}. Disagreeing: {names}."))
+    if report.source_hash != source_hash(SOURCES / f"{chapter}.py"):
+        return line("unchecked", f"{text}. The code has moved: not yet checked since.")
+    return line("checked", f"{text}.")
 
 
 def line(kind: str, text: str) -> str:
@@ -68,11 +89,12 @@ def finish_page(
     if pagename not in chapter_pages(app):
         return
     name = pagename.removeprefix("book/")
-    labels = ""
+    labels, record = "", None
     for folder, published in (("this_run", False), ("results", True)):
         path = Path(app.srcdir, "book", folder, f"{name}.json")
-        if path.is_file():
-            labels += label(json.loads(path.read_text("utf-8")), published)
+        record = json.loads(path.read_text("utf-8")) if path.is_file() else None
+        labels += label(record, published) if record else ""
+    labels += check_label(name, checks.read(checks.path(name, Path(app.srcdir, "book"))), record)
     context["body"] = labels + context["body"]
     for button in (button for group in context["header_buttons"] for button in group.get("buttons", [])):
         url = button.get("url", "")
