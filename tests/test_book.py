@@ -18,7 +18,7 @@ import papermill
 import pytest
 import yaml
 
-from robustutils import claims, criteria, evidence, figures, pipeline, runs, scoreboard
+from robustutils import claims, criteria, evidence, figures, pipeline, provenance, scoreboard
 
 ROOT = provenance.repository()
 BOOK = ROOT / "book"
@@ -504,7 +504,7 @@ def html(tmp_path_factory) -> Path:
         shutil.copy2(ROOT / name, root)
     shutil.copytree(BOOK, root / "book", ignore=shutil.ignore_patterns("__pycache__"))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(runs, "repository", lambda: root)
+        patch.setattr(provenance, "repository", lambda: root)
         patch.setenv("OMP_NUM_THREADS", "1")
         return pipeline.render(root).parent
 

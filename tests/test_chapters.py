@@ -10,7 +10,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from robustutils import data, defences, evaluation, models, pipeline, runs
+from robustutils import data, defences, evaluation, models, pipeline, provenance, runs
 from robustutils.objectives import Clean
 
 CHAPTERS = provenance.repository() / "chapters"

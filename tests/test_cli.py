@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from robustutils import __main__ as cli
-from robustutils import data, evidence, pipeline, runs, scoreboard
+from robustutils import data, evidence, pipeline, provenance, scoreboard
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ def repo(tmp_path, monkeypatch) -> Path:
         '"display_name": "Python 3"}}}'
     )
     (tmp_path / "chapters" / "spots.ipynb").write_text(notebook)
-    monkeypatch.setattr(runs, "repository", lambda: tmp_path)
+    monkeypatch.setattr(provenance, "repository", lambda: tmp_path)
     return tmp_path
 
 
@@ -155,8 +155,9 @@ def test_every_command_of_the_parser_is_in_the_table(capsys):
         cli.main(["--help"])
     listed = capsys.readouterr().out
     assert all(command in listed for command in cli.COMMANDS)
-    assert "{" + ",".join(["run", "publish", "build", "site", "references", "data"]) + "}" in listed
-    assert set(cli.COMMANDS) == {"run", "publish", "build", "site", "references", "data"}
+    names = ["run", "publish", "check", "train", "networks", "build", "site", "references", "data"]
+    assert "{" + ",".join(names) + "}" in listed
+    assert set(cli.COMMANDS) == set(names)
 
 
 @pytest.mark.parametrize(("text", "value"), [

@@ -15,7 +15,7 @@ import nbformat
 import papermill
 import pytest
 
-from robustutils import claims, evidence, pipeline, runs, scoreboard
+from robustutils import checks, claims, evidence, outcomes, pipeline, provenance, scoreboard
 from robustutils.__main__ import main
 from robustutils.pipeline import PipelineError
 
@@ -57,6 +57,7 @@ CHAPTER = """# ---
 profile = "quick"  # quick, standard or paper
 radius = 0.1  # of the spots
 then = None  # what happens in the middle
+device = None
 
 # %%
 import os
@@ -64,7 +65,10 @@ import time
 from pathlib import Path
 
 from IPython.display import display
+from robustutils import runs
 
+radii = (0.1, 0.1, 0.1, runs.Between(0.0, 1.0))
+run = runs.start("spots", globals(), {"radius": radii, "then": (None, None, None, runs.Text())})
 print(f"radius {radius}")
 
 # %% tags=["nbval-check-output"]
@@ -113,7 +117,7 @@ def repo(tmp_path, monkeypatch) -> Path:
     write(root / "_config.yml", "title: Spots\n")
     for page in ("book/intro.md", "book/scoreboard.md", "README.md"):
         write(root / page, PAGE)
-    monkeypatch.setattr(runs, "repository", lambda: root)
+    monkeypatch.setattr(provenance, "repository", lambda: root)
     return root
 
 
@@ -143,6 +147,8 @@ def executed(monkeypatch) -> list[tuple]:
             for entry in RESULTS["claims"]
         ]
         evidence.write_results(folder / "results" / f"{chapter}.json", results)
+        about = {"parameters": {"profile": profile, **parameters}}
+        outcomes.write(pipeline.outcomes_path(chapter, folder), [outcomes.Piece(about)])
 
     monkeypatch.setattr(pipeline, "execute", execute)
     return calls
@@ -172,7 +178,7 @@ RESULTS = _results()
 def files(folder: Path) -> dict[str, str]:
     """Path and content of every file below a folder."""
     found = (path for path in sorted(folder.rglob("*")) if path.is_file())
-    return {str(path.relative_to(folder)): path.read_text() for path in found}
+    return {str(path.relative_to(folder)): path.read_text(errors="replace") for path in found}
 
 
 # ---- refused before anything runs ----
@@ -182,8 +188,8 @@ def files(folder: Path) -> dict[str, str]:
     ("spost", {}, "there is no chapter 'spost' (did you mean 'spots'?); chapters are spots"),
     ("zebra", {}, "there is no chapter 'zebra'; chapters are spots"),
     ("../spots", {}, "there is no chapter '../spots'"),
-    ("spots", {"radus": 1}, "unknown parameter 'radus' (did you mean 'radius'?); spots has profile, radius, then"),
-    ("spots", {"epsilon": 1}, "unknown parameter 'epsilon'; spots has profile, radius, then"),
+    ("spots", {"radus": 1}, "unknown parameter 'radus' (did you mean 'radius'?); spots has profile, radius, then, device"),
+    ("spots", {"epsilon": 1}, "unknown parameter 'epsilon'; spots has profile, radius, then, device"),
 ])  # fmt: skip
 def test_what_does_not_exist_is_refused_before_anything_runs(repo, no_kernel, chapter, parameters, message):
     before = files(repo)
@@ -240,7 +246,11 @@ def test_a_run_moves_notebook_and_results_into_place_without_a_trace_of_the_mach
     pipeline.run("spots", "standard", {"radius": 0.25})
     folder = repo / "_build" / "standard"
     made = files(folder)
-    assert {name for name in made if not name.endswith(".made-from")} == {"spots.ipynb", "results/spots.json"}
+    assert {name for name in made if not name.endswith(".made-from")} == {
+        "spots.ipynb",
+        "results/spots.json",
+        "results/spots.outcomes.safetensors",
+    }
     results = evidence.read_results(folder / "results" / "spots.json")
     assert results["parameters"] == {"profile": "standard", "radius": 0.25}
     assert [entry["verdict"] for entry in results["claims"]] == ["reproduced", "not_run"]
@@ -290,7 +300,7 @@ import signal
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job starts deaf to it
 import sys
 from pathlib import Path
-from robustutils import __main__, runs
+from robustutils import __main__, provenance
 provenance.repository = lambda: Path(sys.argv[1])
 sys.exit(__main__.main(["run", "spots", "-p", "then", "sleep"]))
 """
@@ -427,6 +437,87 @@ def test_the_scoreboard_of_a_run_stays_out_of_the_readme(repo):
     pipeline.write_scoreboard(staged, [RESULTS])
     assert (repo / "README.md").read_text() == PAGE
     assert "this run (standard, 2026-01-31)" in (staged / "scoreboard.md").read_text()
+
+
+# ---- published outcomes ----
+
+MEASURED = """
+# %% tags=["remove-cell"]
+from robustutils import attacks, claims, data, defences, evaluation, evidence, models
+
+def refuse(*arguments, **settings):
+    raise AssertionError("a network was built, loaded or trained")
+
+if then == "no networks":
+    models.build = models.published = refuse
+net = defences.Network(defences.recipe("small_cnn"), data.load("digits").first(1280))
+test = data.load("digits", "test").first(60 if run.profile == "check" else 100)
+fooled = ~evaluation.evaluate(net, attacks.FGSM(eps=run.radius), test).attacked.numpy()
+ledger = evidence.Ledger(claims.Claims.load("CLAIMS"), run.profile)
+ledger.record("SP-T1", "SP-T1", evidence.rate(fooled, seeds=[0], fidelity="exact"))
+results = ledger.results(**run.provenance())
+display({"application/vnd.robustutils.results+json": results}, raw=True)
+"""
+
+
+@pytest.fixture
+def measured(repo) -> Path:
+    """The repository with a chapter that measures: FGSM on the small network that the book publishes."""
+    text = CHAPTER[: CHAPTER.rindex("# %% tags")]
+    return rewrite(repo, text + MEASURED.replace("CLAIMS", str(repo / "chapters" / "spots.claims.toml")))
+
+
+def rewrite(repo: Path, text: str) -> Path:
+    path = write(repo / "chapters" / "spots.py", text)
+    nbformat.write(jupytext.read(path), path.with_suffix(".ipynb"))
+    return repo
+
+
+def test_new_words_are_published_from_outcomes_without_a_network(measured, tmp_path, monkeypatch):
+    pipeline.publish("spots", "standard", {})
+    before = evidence.read_results(measured / "book" / "results" / "spots.json")
+    text = (measured / "chapters" / "spots.py").read_text()
+    rewrite(measured, text.replace("# # Spots", "# # Spots, in other words"))
+    monkeypatch.setenv("ROBUSTUTILS_CACHE", str(tmp_path / "empty"))
+    pipeline.publish("spots", "standard", {"then": "no networks"})
+    assert not (tmp_path / "empty").exists(), "something was measured"
+    assert "in other words" in (measured / "book" / "spots.ipynb").read_text()
+    after = evidence.read_results(measured / "book" / "results" / "spots.json")
+    assert after["claims"] == before["claims"]
+    (piece,) = outcomes.read(pipeline.outcomes_path("spots", measured / "book"))
+    assert any(name.startswith("model-small_cnn") for name in piece.certificates), "its certificate is lost"
+
+
+def test_a_run_of_a_part_adds_outcomes_and_leaves_the_page_alone(measured):
+    pipeline.publish("spots", "standard", {})
+    results = measured / "book" / "results" / "spots.json"
+    whole = json.loads(results.read_text())
+    row = whole["claims"][0]
+    whole["claims"].append({**row, "row": "of zebras"})
+    results.write_text(json.dumps(whole))
+    page = (measured / "book" / "spots.ipynb").read_text()
+    path = pipeline.publish("spots", "standard", {"radius": 0.2})
+    assert path == pipeline.outcomes_path("spots", measured / "book")
+    assert json.loads(results.read_text()) == whole
+    assert (measured / "book" / "spots.ipynb").read_text() == page
+
+
+def test_a_check_agrees_with_what_was_published_and_names_what_a_fault_changed(measured, capsys):
+    assert pipeline.checkable() == []
+    with pytest.raises(PipelineError, match="spots has no published outcomes"):
+        pipeline.check("spots")
+    pipeline.publish("spots", "standard", {})
+    assert main(["check", "spots"]) == 0
+    assert "spots: 1 of 1 rows agree" in capsys.readouterr().out
+    report = checks.read(checks.path("spots", measured / "book"))
+    assert report is not None
+    assert [(row.id, row.n, row.problem) for row in report.rows] == [("SP-T1", 60, "")]
+    text = (measured / "chapters" / "spots.py").read_text()
+    rewrite(measured, text.replace("FGSM(eps=run.radius)", "FGSM(eps=run.radius / 2)"))
+    assert main(["check"]) == 1
+    said = capsys.readouterr()
+    assert "differs  SP-T1 | SP-T1 (n = 60): " in said.out
+    assert "published outcomes disagree in spots" in said.err
 
 
 # ---- the outputs that nbval compares ----
