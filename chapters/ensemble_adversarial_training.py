@@ -683,12 +683,7 @@ film = {
 }
 
 # %% tags=["hide-input"] mystnb={"figure": {"name": "eat-epochs", "caption": "Error under white-box attacks at several moments of training, first seed, first 1,000 test images, PGD with at most 40 steps; with 95% Wilson intervals. Left: single-step adversarial training. Right: the same with a static source for half of the batches."}, "image": {"alt": "Two line plots of error rate over training epochs under FGSM, R+FGSM and PGD: adversarial training on the left, ensemble adversarial training on the right."}}
-if film:
-    display(
-        figures.curves(
-            moments, film, xlabel="epochs of training", ylabel="error (%)"
-        )
-    )
+figures.curves(moments, film, xlabel="epochs of training", ylabel="error (%)")
 # %% [markdown]
 # ## How good is one step? The approximation ratio
 #

@@ -158,8 +158,11 @@ def curves(
 ) -> Figure:
     """Percentages over a parameter in labelled panels: ``series[panel][name]`` is a sequence of rates.
 
-    A rate has ``percent`` and ``interval``, see :class:`robustutils.evaluation.Rate`; the interval is a band.
+    A rate has ``percent`` and ``interval``, see :class:`robustutils.evaluation.Rate`; the interval is a band. Without
+    series the figure is empty.
     """
+    if not series:
+        return plt.Figure(figsize=(WIDTH, 0.1))
     figure, axes = plt.subplots(
         1, len(series), figsize=(WIDTH, 2.9), sharey=True, squeeze=False, layout="constrained"
     )

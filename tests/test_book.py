@@ -16,9 +16,24 @@ import jupytext
 import nbformat
 import papermill
 import pytest
+import torch
 import yaml
 
-from robustutils import claims, criteria, evidence, figures, pipeline, provenance, scoreboard
+from robustutils import (
+    checks,
+    claims,
+    criteria,
+    data,
+    evaluation,
+    evidence,
+    figures,
+    models,
+    networks,
+    outcomes,
+    pipeline,
+    provenance,
+    scoreboard,
+)
 
 ROOT = provenance.repository()
 BOOK = ROOT / "book"
@@ -299,9 +314,8 @@ def test_scoreboard_front_page_and_readme_agree_with_the_published_results():
     published = pipeline.read_all(BOOK / "results")
     if not published:
         pytest.skip("nothing has been published yet")
-    assert {path.stem for path in (BOOK / "results").glob("*.json")} == {
-        each["chapter"] for each in published
-    }
+    results = [path for path in (BOOK / "results").glob("*.json") if not path.stem.endswith(".check")]
+    assert {path.stem for path in results} == {each["chapter"] for each in published}
     for page, block in {
         BOOK / "scoreboard.md": scoreboard.scoreboard_markdown(published),
         BOOK / "intro.md": scoreboard.readme_table(published, page="{chapter}.ipynb"),
@@ -406,8 +420,45 @@ def test_no_data_weights_or_failed_run_is_committed():
         ".failed.ipynb",
         ".checkpoint",
     )
-    assert [str(path) for path in committed() if path.name.endswith(endings)] == []
-    assert [str(path) for path in committed() if path.stat().st_size > 5_000_000] == []
+    weights, outcome = BOOK / "weights", ".outcomes.safetensors"
+    others = [path for path in committed() if path.parent != weights and not path.name.endswith(outcome)]
+    assert [str(path) for path in others if path.name.endswith(endings)] == []
+    assert [str(path) for path in others if path.stat().st_size > 5_000_000] == []
+
+
+def test_every_published_network_is_whole_and_all_together_fit():
+    files = sorted((BOOK / "weights").iterdir())
+    assert {path.stem for path in files} <= networks.CATALOGUE.keys()
+    for path in files:
+        model = models.published(path.stem)
+        assert all(torch.equal(w, w.half().float()) for w in model.state_dict().values()), path.stem
+    assert sum(path.stat().st_size for path in files) <= networks.LIMIT
+
+
+def test_a_published_network_is_as_accurate_as_its_file_says():
+    described = {found["network"]: found for found in networks.table()}
+    test = data.load("digits", "test")
+    hits = evaluation.correct(models.published("small_cnn"), test.images, test.labels)
+    assert described["small_cnn"]["accuracy"] == pytest.approx(100 * hits.float().mean().item(), abs=0.3)
+    for found in described.values():
+        assert found["accuracy"] > 80, found["network"]
+        assert {"commit", "date", "torch", "precision", "seconds"} <= found["certificate"].keys()
+
+
+@pytest.mark.parametrize("chapter", pipeline.checkable())
+def test_published_outcomes_are_whole_small_and_checked(chapter):
+    path = pipeline.outcomes_path(chapter, BOOK)
+    assert path.stat().st_size <= outcomes.LIMIT + 100_000
+    report = checks.read(checks.path(chapter, BOOK))
+    assert report is not None, f"make check CHAPTER={chapter}"
+    assert report.disagreeing == []
+    for piece in outcomes.read(path):
+        assert all(row.arrays or row.value is not None for row in piece.rows.values())
+        assert all(
+            values.shape == (len(row.seeds), len(row.images))
+            for row in piece.rows.values()
+            for values in row.arrays.values()
+        )
 
 
 # ---- what the pages tell a reader to do ----
@@ -539,7 +590,9 @@ def test_the_rendered_book_needs_no_network_and_no_link_is_dead(html):
 def test_a_rendered_chapter_says_which_run_it_shows_and_quotes_the_results(html, chapter):
     text = (html / "book" / f"{chapter}.html").read_text()
     results = results_of(chapter)
-    assert f"Published edition: profile {results['profile']}" in text
+    assert f"Published edition: measured at {results['git_commit'][:7]} on {results['date']}" in text
+    report = checks.read(checks.path(chapter, BOOK))
+    assert ("Not checked" if report is None else report.summary()) in text
     assert scoreboard.badge("not_run") in text
     assert "application/vnd.robustutils" not in text
     assert any("mathjax" in url.lower() for url in Page(html / "book" / f"{chapter}.html").loads), "formulas"
