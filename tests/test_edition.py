@@ -1,0 +1,71 @@
+"""The lines above a chapter's title: which run a page shows, and whether later code agrees with it."""
+
+import importlib.util
+from dataclasses import replace
+from types import ModuleType
+
+import pytest
+
+from robustutils import provenance
+from robustutils.checks import Agreement, Report
+
+ROWS = [Agreement("EAT-T7", "D | FGSM", 500, ""), Agreement("EAT-T6", "D | ratio", 500, "")]
+BROKEN = Agreement("EAT-T6", "D_adv | ratio", 500, "strong loss moved by 9.0% in the median, 1% may")
+
+
+@pytest.fixture(scope="module")
+def edition() -> ModuleType:
+    path = provenance.repository() / "book" / "_extensions" / "edition.py"
+    spec = importlib.util.spec_from_file_location("edition", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def record(rows: int) -> dict:
+    claims = [{"id": "T", "row": str(k), "verdict": "reproduced"} for k in range(rows)]
+    return {"claims": [*claims, {"id": "T", "row": "x", "verdict": "not_run"}]}
+
+
+def report(*rows: Agreement) -> Report:
+    made = Report.of("ensemble_adversarial_training", rows)
+    return replace(made, commit="0123456789ab", date="2026-01-31")
+
+
+def test_a_page_whose_code_agrees_says_so_with_commit_date_and_rows(edition):
+    said = edition.check_label("ensemble_adversarial_training", report(*ROWS), record(2))
+    assert "edition-checked" in said
+    assert "Checked at 0123456 on 2026-01-31: 2 of 2 rows agree." in said
+
+
+def test_rows_that_no_check_reached_are_counted(edition):
+    said = edition.check_label("ensemble_adversarial_training", report(*ROWS), record(5))
+    assert "2 of 2 rows agree; 3 others have no published outcomes or networks yet." in said
+
+
+def test_a_disagreement_is_red_and_names_the_rows(edition):
+    said = edition.check_label("ensemble_adversarial_training", report(*ROWS, BROKEN), record(3))
+    assert "edition-disagrees" in said
+    assert "2 of 3 rows agree" in said
+    assert "EAT-T6 | D_adv | ratio: strong loss moved by 9.0% in the median" in said
+
+
+def test_code_that_has_moved_is_not_yet_checked_since(edition):
+    moved = replace(report(*ROWS), source_hash="0" * 64)
+    said = edition.check_label("ensemble_adversarial_training", moved, record(2))
+    assert "edition-unchecked" in said
+    assert "The code has moved: not yet checked since." in said
+
+
+def test_a_page_without_published_outcomes_says_that_it_is_not_checked(edition):
+    assert "Not checked" in edition.check_label("blind_spot", None, record(2))
+    assert edition.check_label("blind_spot", None, None) == "", "a page without claims has nothing to check"
+
+
+@pytest.mark.parametrize(("commit", "said"), [
+    ("0123456789ab", "0123456"), ("0123456789ab+", "0123456+"), ("", "an unknown commit"),
+])  # fmt: skip
+def test_commits_are_short_and_say_whether_the_tree_had_changes(edition, commit, said):
+    assert edition.short(commit) == said
