@@ -89,9 +89,13 @@ def _moved(name: str, before: np.ndarray, after: np.ndarray) -> str:
 
 @dataclass(frozen=True)
 class Report:
-    """One check of a chapter: when, by which code, on what machine, and what became of each row."""
+    """One check of a chapter: when, by which code, on what machine, and what became of each row.
+
+    ``measured`` names the commits at which the published outcomes were measured.
+    """
 
     chapter: str
+    measured: tuple[str, ...]
     commit: str
     date: str
     source_hash: str
@@ -99,10 +103,12 @@ class Report:
     rows: tuple[Agreement, ...]
 
     @classmethod
-    def of(cls, chapter: str, rows: Sequence[Agreement]) -> "Report":
-        """The report of a check that has just been made."""
+    def of(cls, chapter: str, pieces: Sequence[Piece], rows: Sequence[Agreement]) -> "Report":
+        """The report of a check that has just been made of some pieces."""
+        measured = {str(piece.certificates[name]["commit"]) for piece in pieces for name in piece.small}
         return cls(
             chapter,
+            tuple(sorted(measured)),
             provenance.started_from(),
             datetime.now(UTC).date().isoformat(),
             provenance.source_hash(provenance.repository() / "chapters" / f"{chapter}.py"),
@@ -142,4 +148,5 @@ def read(path: Path) -> Report | None:
     if not path.is_file():
         return None
     data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return Report(**data | {"rows": tuple(Agreement(**row) for row in data["rows"])})
+    rows = tuple(Agreement(**row) for row in data["rows"])
+    return Report(**data | {"rows": rows, "measured": tuple(data["measured"])})

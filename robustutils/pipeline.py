@@ -325,7 +325,7 @@ def check(chapter: str) -> checks.Report:
             execute(chapter, "check", parameters, folder)
         (today,) = outcomes.read(outcomes_path(chapter, folder))
         found += checks.compare(piece, today)
-    report = checks.Report.of(chapter, found)
+    report = checks.Report.of(chapter, pieces, found)
     report.write(checks.path(chapter, edition))
     return report
 

@@ -132,7 +132,7 @@ def test_rows_without_outcomes_are_compared_by_their_value():
 
 def test_the_report_comes_back_from_its_file_and_counts_its_rows(tmp_path):
     rows = [Agreement("T1", "a", 300, ""), Agreement("T1", "b", 300, "3 of 300 outcomes changed, 2 may")]
-    report = replace(Report.of("blind_spot", rows), date="2026-01-31")
+    report = replace(Report.of("blind_spot", [], rows), date="2026-01-31")
     path = checks.path("blind_spot", tmp_path)
     assert checks.read(path) is None
     report.write(path)

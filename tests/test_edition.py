@@ -30,19 +30,22 @@ def record(rows: int) -> dict:
 
 
 def report(*rows: Agreement) -> Report:
-    made = Report.of("ensemble_adversarial_training", rows)
-    return replace(made, commit="0123456789ab", date="2026-01-31")
+    made = Report.of("ensemble_adversarial_training", [], rows)
+    return replace(made, measured=("abcdef012345",), commit="0123456789ab", date="2026-01-31")
 
 
 def test_a_page_whose_code_agrees_says_so_with_commit_date_and_rows(edition):
     said = edition.check_label("ensemble_adversarial_training", report(*ROWS), record(2))
     assert "edition-checked" in said
-    assert "Checked at 0123456 on 2026-01-31: 2 of 2 rows agree." in said
+    assert "Checked at 0123456 on 2026-01-31: 2 of 2 rows agree with outcomes measured at abcdef0." in said
 
 
 def test_rows_that_no_check_reached_are_counted(edition):
     said = edition.check_label("ensemble_adversarial_training", report(*ROWS), record(5))
-    assert "2 of 2 rows agree; 3 others have no published outcomes or networks yet." in said
+    assert (
+        "2 of 2 rows agree with outcomes measured at abcdef0; 3 others have no published outcomes or networks yet."
+        in said
+    )
 
 
 def test_a_disagreement_is_red_and_names_the_rows(edition):

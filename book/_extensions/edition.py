@@ -62,11 +62,12 @@ def short(commit: str) -> str:
 
 def check_label(chapter: str, report: checks.Report | None, record: dict[str, Any] | None) -> str:
     """Whether later code agrees with the published outcomes, as a line of HTML."""
-    measured = len(evidence.rows_measured(record)) if record else 0
+    rows = len(evidence.rows_measured(record)) if record else 0
     if report is None:
-        return line("unchecked", "Not checked: its outcomes are not published yet.") if measured else ""
-    without = measured - len(report.rows)
-    text = f"Checked at {short(report.commit)} on {report.date}: {report.summary()}"
+        return line("unchecked", "Not checked: its outcomes are not published yet.") if rows else ""
+    without = rows - len(report.rows)
+    measured = ", ".join(short(commit) for commit in report.measured)
+    text = f"Checked at {short(report.commit)} on {report.date}: {report.summary()} with outcomes measured at {measured}"
     if without > 0:
         text += f"; {without} others have no published outcomes or networks yet"
     if report.disagreeing:
