@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 from torch.multiprocessing import get_context
 
-from robustutils import data, defences, evaluation, memory, precision, threats
+from robustutils import data, defences, evaluation, memory, precision, provenance, threats
 from robustutils.attacks import PGD, decaying
 
 RECIPE = "madry_mnist_fast"

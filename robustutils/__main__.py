@@ -85,8 +85,10 @@ def _run(options: argparse.Namespace) -> None:
 
 
 def _publish(options: argparse.Namespace) -> None:
-    page = pipeline.publish(options.chapter, options.profile, _parameters(options))
-    print(f"published: {page}")
+    renewed = pipeline.publish(options.chapter, options.profile, _parameters(options))
+    print(f"published: {renewed}")
+    if renewed.suffix == ".safetensors":
+        print("the page stays as it is: it has rows that this run did not measure")
 
 
 def _check(options: argparse.Namespace) -> None:

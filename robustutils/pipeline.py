@@ -77,12 +77,10 @@ def execute(
             raise PipelineError(f"unknown parameter {name!r}{hint}; {chapter} has {', '.join(declared)}")
     folder.mkdir(parents=True, exist_ok=True)
     failed = folder / f"{chapter}.failed.ipynb"
-    draft = folder / f"{chapter}.draft.ipynb"
-    found = folder / f"{chapter}.draft.safetensors"
-    write_notebook(draft, with_export(nbformat.read(source, as_version=4), found))
+    found = folder / f"{chapter}.{os.getpid()}.safetensors"
     try:
         notebook = papermill.execute_notebook(
-            str(draft),
+            with_export(nbformat.read(source, as_version=4), found),
             str(failed),
             parameters={"profile": profile, **parameters},
             kernel_name="python3",
@@ -99,8 +97,6 @@ def execute(
         raise PipelineError(
             f"{chapter}: the kernel died, perhaps for want of memory\n(the notebook up to there is {failed})"
         ) from error
-    finally:
-        draft.unlink()
     failed.unlink()
     notebook.cells.pop()  # the export
     results = stored_results(notebook) if claims_path(chapter).exists() else None
@@ -271,7 +267,7 @@ def publish(chapter: str, profile: str, parameters: Mapping[str, Any]) -> Path:
     results = evidence.read_results(executed / "results" / f"{chapter}.json")
     before = evidence.published(chapter, edition / "results")
     if before is not None and evidence.rows_measured(before) - evidence.rows_measured(results):
-        return path
+        return path  # the page has rows that this run lacks
     evidence.write_results(edition / "results" / f"{chapter}.json", results)
     page = publish_page(chapter, executed)
     write_scoreboard(edition)
