@@ -200,8 +200,11 @@ def describe(value: Any, device: torch.device | None = None) -> Any:
 def _named(item: Callable | type) -> str:
     """Name and version of a function or class of the package or of torch; where it stands does not count."""
     name = item.__qualname__
-    if item.__module__.split(".")[0] not in ("robustutils", "torch") or "<" in name:
+    package = (item.__module__ or "").split(".")[0]
+    if package not in ("robustutils", "torch") or "<" in name:
         raise Unnamed(f"{item.__module__}.{name} is not the book's own")
+    if package == "torch":
+        return f"torch.{name}"
     return f"{name} {VERSIONS[name]}" if name in VERSIONS else name
 
 
@@ -231,12 +234,8 @@ def _layers(model: nn.Module) -> Iterator[Any]:
         hooks = (part._forward_hooks, part._forward_pre_hooks, part._backward_hooks, part._backward_pre_hooks)
         if any(hooks) or "forward" in vars(part):
             raise Unnamed(f"the layer {name!r} of a network has been given code of its own")
-        kind = _named(type(part))
-        if type(part).__module__.startswith("torch."):
-            yield [name, kind, part.extra_repr()]
-        else:
-            plain = {key: item for key, item in vars(part).items() if key[0] != "_" and key != "training"}
-            yield [name, kind, describe(plain)]
+        plain = {key: item for key, item in vars(part).items() if key[0] != "_" and key != "training"}
+        yield [name, _named(type(part)), describe(plain)]
 
 
 # ---- artifacts ----
