@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import json
 import logging
 import math
 import os
@@ -334,7 +335,9 @@ class Network(artifacts.Artifact):
     def key(self) -> str:
         """What results on this network depend on: its weights, so that it must be there."""
         self.make_sure()
-        return f"{self.name} {artifacts.header(self.published() or self.path)['sha256']}"
+        header = artifacts.header(self.published() or self.path)
+        artifacts.shelf.note(self.name, json.loads(header["about"])["certificate"])
+        return f"{self.name} {header['sha256']}"
 
     @property
     def path(self) -> Path:
