@@ -183,8 +183,6 @@ for name in targets if "ens3" in run.ensembles else ():
             f" are {', '.join(STATIC[name])};"
             f" architectures={','.join(sources)!r} lacks {', '.join(missing)}"
         )
-standard = "C" if "C" in targets else targets[-1]  # shown where one is enough
-hardened = f"{standard}_adv"
 if run.weights and not run.model:
     raise runs.ParameterError(f"weights={run.weights!r}: needs -p model")
 own = models.load(run.model, run.weights) if run.model else None
@@ -317,6 +315,12 @@ def trained(name):
 
 names = [name for name in names if trained(name)]
 targets = [name for name in targets if f"{name}_adv" in names]
+if not targets:
+    raise runs.ParameterError(
+        f"profile={run.profile!r}: trains nothing, and no network of these parameters is published"
+    )
+standard = "C" if "C" in targets else targets[-1]  # shown where one is enough
+hardened = f"{standard}_adv"
 
 # %% [markdown]
 # Every number below is a mean over the training seeds, on the same test images for every model. A model attacked with

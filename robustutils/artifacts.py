@@ -91,10 +91,10 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
 
 
 def write(path: Path, key: str, tensors: Mapping[str, Tensor], **about: Any) -> None:
-    """Write tensors as a safetensors file that carries its own key, a checksum over both, and JSON ``about`` it."""
+    """Write tensors as a safetensors file with its own key, JSON ``about`` it, a hash of its content and one of all three."""
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    text = json.dumps(about, sort_keys=True)
-    metadata = {"key": key, "about": text, "sha256": _checksum(key, text, plain)}
+    metadata = {"key": key, "about": json.dumps(about, sort_keys=True), "content": _content(plain)}
+    metadata["sha256"] = _checksum(metadata)
 
     def save(partial: Path) -> None:
         safetensors.torch.save_file(plain, partial, metadata)
@@ -115,7 +115,7 @@ def read(path: Path, key: str | None = None) -> tuple[Tensors, dict[str, Any]]:
         tensors = safetensors.torch.load_file(path)
     except safetensors.SafetensorError as error:
         raise Damaged(str(error)) from error
-    if metadata["sha256"] != _checksum(metadata["key"], metadata["about"], tensors):
+    if metadata["content"] != _content(tensors):
         raise Damaged("its content does not match its checksum")
     if key is not None and metadata["key"] != key:
         raise Damaged(f"it holds {metadata['key']}")
@@ -123,7 +123,7 @@ def read(path: Path, key: str | None = None) -> tuple[Tensors, dict[str, Any]]:
 
 
 def header(path: Path) -> dict[str, str]:
-    """The key, the checksum and what a file says about itself, without its tensors.
+    """What a file says of itself, without its tensors: ``key``, ``about`` in JSON, ``content`` (a hash of its tensors).
 
     Raises:
         Damaged, FileNotFoundError: as :func:`read`.
@@ -133,8 +133,10 @@ def header(path: Path) -> dict[str, str]:
             metadata = file.metadata() or {}
     except safetensors.SafetensorError as error:
         raise Damaged(str(error)) from error
-    if missing := {"key", "about", "sha256"} - metadata.keys():
+    if missing := {"key", "about", "content", "sha256"} - metadata.keys():
         raise Damaged(f"it says nothing of its {', '.join(sorted(missing))}")
+    if metadata["sha256"] != _checksum(metadata):
+        raise Damaged("its header does not match its checksum")
     return metadata
 
 
@@ -148,9 +150,14 @@ def tensor_hash(*tensors: Tensor) -> str:
     return digest.hexdigest()
 
 
-def _checksum(key: str, about: str, tensors: Mapping[str, Tensor]) -> str:
-    content = {name: tensor_hash(tensor) for name, tensor in sorted(tensors.items())}
-    return hashlib.sha256(json.dumps([key, about, content]).encode()).hexdigest()
+def _content(tensors: Mapping[str, Tensor]) -> str:
+    hashes = {name: tensor_hash(tensor) for name, tensor in sorted(tensors.items())}
+    return hashlib.sha256(json.dumps(hashes).encode()).hexdigest()
+
+
+def _checksum(metadata: Mapping[str, str]) -> str:
+    parts = [metadata[name] for name in ("key", "about", "content")]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
 def digest(value: Any) -> str:

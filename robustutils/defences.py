@@ -335,9 +335,16 @@ class Network(artifacts.Artifact):
     def key(self) -> str:
         """What results on this network depend on: its weights, so that it must be there."""
         self.make_sure()
-        header = artifacts.header(self.published() or self.path)
+        header = self._header()
         artifacts.shelf.note(self.name, json.loads(header["about"])["certificate"])
-        return f"{self.name} {header['sha256']}"
+        return f"{self.name} {header['content']}"
+
+    def _header(self) -> dict[str, str]:
+        try:
+            return artifacts.header(self.published() or self.path)
+        except artifacts.Damaged:
+            self._cached()  # says so and trains it anew
+            return artifacts.header(self.path)
 
     @property
     def path(self) -> Path:
@@ -366,10 +373,11 @@ class Network(artifacts.Artifact):
         if len(missing) > 1 and self.device.type == "cpu" and not artifacts.shelf.frozen:
             train_side_by_side(missing)
         else:
-            self()
+            self._cached()
 
     def __call__(self) -> nn.Module:
         if self._model is None:
+            self.make_sure()
             tensors, certificate = self._published() or self._cached()
             artifacts.shelf.note(self.name, certificate)
             model = self._fresh()
@@ -405,13 +413,13 @@ class Network(artifacts.Artifact):
             self.cache_key,
             build,
             device=self.device,
-            dtype=self.precision(),
+            dtype=self.trained_in(),
             threads=1 if self.device.type == "cpu" else None,
             fits=lambda tensors: {name: tensor.shape for name, tensor in tensors.items()} == shapes,
         )
 
-    def precision(self) -> torch.dtype:
-        """The effective precision of its training."""
+    def trained_in(self) -> torch.dtype:
+        """The effective precision of its training here."""
         mixed = "bfloat16" in str(artifacts.describe(self.recipe))
         return precision.effective(self.device, torch.bfloat16 if mixed else torch.float32)
 

@@ -358,7 +358,7 @@ def weights_folder() -> Path:
 
 
 def published_headers() -> dict[Path, dict[str, Any]]:
-    """What the file of each published network says about itself: its ``key`` and ``sha256``, and ``about``, in JSON.
+    """What the file of each published network says about itself: see :func:`robustutils.artifacts.header`.
 
     A damaged file is reported in the log and left out.
     """
