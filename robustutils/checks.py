@@ -77,6 +77,7 @@ def _moved(name: str, before: np.ndarray, after: np.ndarray) -> str:
     if before.dtype == bool:
         changed, median, size = int((before != after).sum()), 0.0, 1.0
     else:
+        before, after = before.astype(np.float64), after.astype(np.float64)
         size = float(np.abs(before).mean()) or 1.0
         changed = int((np.abs(after - before) > size).sum())
         median = float(np.median(np.abs(after - before)))

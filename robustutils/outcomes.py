@@ -117,6 +117,15 @@ class _Blobs:
         return tensor.reshape(shape)
 
 
+def _short(values: np.ndarray) -> np.ndarray:
+    """Numbers in half precision, which is enough to compare them, or in single precision where that is too small."""
+    if values.dtype == bool:
+        return values
+    with np.errstate(over="ignore"):
+        half = values.astype(np.float16)
+    return half if np.isfinite(half).all() else values.astype(np.float32)
+
+
 def write(path: Path, pieces: Sequence[Piece]) -> None:
     """Write a chapter's outcomes, whole or not at all.
 
@@ -127,10 +136,7 @@ def write(path: Path, pieces: Sequence[Piece]) -> None:
     for piece in pieces:
         rows = []
         for (id, row), found in piece.rows.items():
-            arrays = {
-                name: blobs.add(torch.from_numpy(a if a.dtype == bool else a.astype(np.float32)))
-                for name, a in found.arrays.items()
-            }
+            arrays = {name: blobs.add(torch.from_numpy(_short(a))) for name, a in found.arrays.items()}
             whole = np.array_equal(found.images, np.arange(len(found.images)))
             rows.append(
                 {

@@ -1,6 +1,6 @@
 """Fixtures that every test file shares: a cache of its own for each test, one thread, tiny data and networks."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -8,7 +8,7 @@ import torch
 from hypothesis import settings
 from torch import nn
 
-from robustutils import data, precision, training
+from robustutils import artifacts, data, models, outcomes, precision, training
 from robustutils.attacks import FGSM
 from robustutils.data import Dataset
 from robustutils.objectives import Adversarial
@@ -29,6 +29,40 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "cache"
     monkeypatch.setenv("ROBUSTUTILS_CACHE", str(folder))
     return folder
+
+
+@pytest.fixture(autouse=True)
+def empty_shelf(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """No artifact at hand, none used, and nothing frozen, before a test and after it."""
+    monkeypatch.delenv(outcomes.VARIABLE, raising=False)
+    artifacts.shelf.clear()
+    yield
+    artifacts.shelf.clear()
+
+
+@pytest.fixture
+def weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder of published networks of this test alone."""
+    folder = tmp_path / "weights"
+    folder.mkdir()
+    monkeypatch.setattr(models, "weights_folder", lambda: folder)
+    return folder
+
+
+@pytest.fixture
+def pickle_trap(tmp_path: Path) -> tuple[bytes, Path]:
+    """A pickle in the format of ``torch.save``, and the file that is made as soon as it is unpickled."""
+    sprung, path = tmp_path / "sprung", tmp_path / "trap"
+
+    class Trap:
+        def __reduce__(self) -> tuple[object, tuple[Path]]:
+            return Path.touch, (sprung,)
+
+    torch.save({"a.weight": Trap()}, path)
+    torch.load(path, weights_only=False)
+    assert sprung.exists(), "the trap works"
+    sprung.unlink()
+    return path.read_bytes(), sprung
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from robustutils.criteria import (
     FIDELITIES,
     KINDS,
+    PROFILES,
     VERDICTS,
     Judgement,
     Observed,
@@ -143,6 +144,7 @@ HOLDS, DIRECTION, SIZE, NOTHING = (Judgement(d, s) for d, s in ((1, 1), (1, 0), 
     (NOTHING, "exact", "standard", 100, 3, "not_reproduced"),
     (NOTHING, "reduced", "standard", 99, 3, "not_reproduced"),
     (HOLDS, "exact", "quick", 1, 1, "not_evidence"),
+    (HOLDS, "exact", "check", 1, 1, "not_evidence"),
     (NOTHING, "reduced", "quick", 1, 1, "not_evidence"),
 ])  # fmt: skip
 def test_the_ladder(judgement, fidelity, profile, n, seeds, expected):
@@ -153,7 +155,7 @@ def test_the_ladder(judgement, fidelity, profile, n, seeds, expected):
 
 @pytest.mark.parametrize(("change", "expected"), [
     ({"fidelity": "faithful"}, "unknown fidelity 'faithful'; allowed: exact, code_variant"),
-    ({"profile": "fast"}, "unknown profile 'fast'; allowed: quick, standard, paper"),
+    ({"profile": "fast"}, "unknown profile 'fast'; allowed: quick, check, standard, paper"),
     ({"n": 99}, r"n=99 and 3 seeds are fewer than the least \(100 and 3\): declare the fidelity 'reduced'"),
     ({"seeds": [0, 1]}, "n=100 and 2 seeds are fewer"),
     ({"seeds": [0], "fidelity": "substitution"}, "declare the fidelity 'reduced', not 'substitution'"),
@@ -190,7 +192,7 @@ def test_each_kind_earns_its_verdict(data, paper, value, effect, interval, expec
 
 
 @settings(deadline=None)
-@given(st.booleans(), st.booleans(), st.sampled_from(["quick", "standard", "paper"]))
+@given(st.booleans(), st.booleans(), st.sampled_from(PROFILES))
 def test_a_weaker_fidelity_never_improves_the_verdict(direction, size, profile):
     reached = [
         VERDICTS.index(verdict(Judgement(direction, size), fidelity=f, profile=profile, n=10, seeds=[0]))

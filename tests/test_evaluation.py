@@ -1,5 +1,6 @@
 """Verdicts and rates: every rate has its own denominator, and no attack is taken at its word."""
 
+import functools
 import logging
 from dataclasses import dataclass
 
@@ -7,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from robustutils import bounds, evaluation
-from robustutils.attacks import FGSM, PGD, RFGSM
+from robustutils import artifacts, bounds, evaluation
+from robustutils.attacks import FGSM, PGD, RFGSM, cross_entropy
 from robustutils.data import Dataset
 from robustutils.evaluation import (
     Rate,
@@ -20,6 +21,7 @@ from robustutils.evaluation import (
     evaluate,
     judged,
     losses,
+    losses_under,
 )
 from robustutils.intervals import wilson
 from robustutils.threats import Linf, ThreatError
@@ -27,8 +29,8 @@ from robustutils.threats import Linf, ThreatError
 T, F = True, False
 
 
-def verdicts(clean: list[bool], attacked: list[bool], loss: list[float] | None = None) -> Verdicts:
-    return Verdicts(torch.tensor(clean), torch.tensor(attacked), torch.tensor(loss or [0.0] * len(clean)))
+def verdicts(clean: list[bool], attacked: list[bool]) -> Verdicts:
+    return Verdicts(torch.tensor(clean), torch.tensor(attacked))
 
 
 # Ten inputs: six correct before and after, two fooled, one wrong throughout, one wrong that the attack repairs.
@@ -68,12 +70,11 @@ def test_a_rate_has_the_wilson_interval_and_says_so():
 
 
 def test_the_worst_case_of_two_attacks_is_taken_for_each_example():
-    one = verdicts([T, T, T, F], [T, F, T, F], [0.1, 2.0, 0.3, 3.0])
-    other = verdicts([T, T, T, F], [F, T, T, T], [1.5, 0.2, 0.4, 0.1])
+    one = verdicts([T, T, T, F], [T, F, T, F])
+    other = verdicts([T, T, T, F], [F, T, T, T])
     both = one & other
     assert both.clean.tolist() == [T, T, T, F]
     assert both.attacked.tolist() == [F, F, T, F]
-    assert both.losses.tolist() == pytest.approx([1.5, 2.0, 0.4, 3.0])
     # Each attack alone leaves two of four robust; together they leave one: an average could not know.
     assert one.robust_accuracy() == other.robust_accuracy() == Rate(2, 4)
     assert both.robust_accuracy() == Rate(1, 4)
@@ -108,13 +109,14 @@ def test_loss_gradients_of_a_linear_model_are_known_in_closed_form(tiny_data, ba
     torch.testing.assert_close(found, expected)
 
 
-def test_evaluation_judges_clean_and_attacked_images_and_both_losses(digits, digits_net):
+def test_evaluation_judges_clean_and_attacked_images(digits, digits_net):
     data = digits.first(60)
     found = evaluate(digits_net, FGSM(eps=0.2), data)
     images = FGSM(eps=0.2)(digits_net, data.images, data.labels)
     assert torch.equal(found.clean, correct(digits_net, data.images, data.labels))
     assert torch.equal(found.attacked, correct(digits_net, images, data.labels))
-    torch.testing.assert_close(found.losses, losses(digits_net, images, data.labels))
+    expected = losses(digits_net, images, data.labels)
+    torch.testing.assert_close(losses_under(digits_net, FGSM(eps=0.2), data), expected)
     assert found.robust_accuracy().count < int(found.clean.sum()), "at eps 0.2 some digits must fall"
 
 
@@ -130,13 +132,17 @@ def test_batches_do_not_change_verdicts(digits, digits_net, attack, batch_size):
     parts = evaluate(digits_net, attack, data, batch_size=batch_size)
     assert torch.equal(whole.clean, parts.clean)
     assert torch.equal(whole.attacked, parts.attacked)
-    torch.testing.assert_close(whole.losses, parts.losses, rtol=1e-3, atol=1e-4)
+    reached = [losses_under(digits_net, attack, data, batch_size=size) for size in (60, batch_size)]
+    torch.testing.assert_close(*reached, rtol=1e-3, atol=1e-4)
 
 
-def test_random_attacks_repeat_themselves_and_differ_with_the_seed(digits, digits_net):
-    data = digits.first(20)
-    attack = RFGSM(eps=0.15)
-    first, again, other = (adversarial(digits_net, attack, data, seed=seed) for seed in (0, 0, 1))
+@pytest.mark.parametrize(
+    "made", [adversarial, losses_under, lambda *given, seed: crafted(*given, seed=seed)()]
+)
+def test_random_attacks_repeat_themselves_and_differ_with_the_seed(digits, digits_net, made):
+    first, again, other = (
+        made(digits_net, RFGSM(eps=0.15), digits.first(20), seed=seed) for seed in (0, 0, 1)
+    )
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
 
@@ -208,13 +214,12 @@ def calls(monkeypatch) -> list[str]:
     made: list[str] = []
     real = evaluation.adversarial
 
+    @functools.wraps(real)
     def counted(model, attack, dataset, **settings):
         made.append(type(attack).__name__)
         return real(model, attack, dataset, **settings)
 
-    counted.__module__, counted.__qualname__ = "tests", "counted"
     monkeypatch.setattr(evaluation, "adversarial", counted)
-    monkeypatch.setattr(evaluation.artifacts, "code_hash", lambda *roots: "the same code")
     return made
 
 
@@ -223,8 +228,11 @@ def test_a_second_evaluation_is_answered_from_the_cache(tiny_data, tiny_net, cal
     second = evaluate(tiny_net(), FGSM(eps=0.1), tiny_data)
     assert calls == ["FGSM"]
     assert torch.equal(first.attacked, second.attacked)
-    assert torch.equal(first.losses, second.losses)
-    assert second.clean.dtype == torch.bool
+    assert torch.equal(first.clean, second.clean)
+    assert second.clean.dtype == second.attacked.dtype == torch.bool
+    reached = [losses_under(tiny_net(), FGSM(eps=0.1), tiny_data) for _ in range(2)]
+    assert calls == ["FGSM", "FGSM"], "losses are artifacts of their own"
+    assert torch.equal(*reached)
 
 
 CHANGES = {
@@ -234,6 +242,7 @@ CHANGES = {
     "seed": {"seed": 1},
     "weights": {"net_seed": 1},
     "activation": {"activation": nn.Tanh()},  # the same weights, another function
+    "another step": {"attack": PGD(threat=Linf(eps=0.1), steps=2, step_size=0.05, drop_fooled=False)},
 }
 
 
@@ -253,45 +262,100 @@ def test_whatever_could_change_a_verdict_is_computed_anew(tiny_data, tiny_net, c
 
 NOTEBOOK = """
 class Own(nn.Module):
-    def __init__(self):
+    def __init__(self, sign=1):
         super().__init__()
-        self.dense = nn.Linear(64, 3)
+        self.dense, self.sign = nn.Linear(64, 3), sign
 
     def forward(self, x):
-        return SIGN * self.dense(x.flatten(1))
+        return SIGN * self.sign * self.dense(x.flatten(1))
 """
 
 
-def test_a_model_that_was_typed_into_a_notebook_is_evaluated_and_never_mistaken_for_another(
-    tiny_data, monkeypatch
-):
-    def own(sign: int) -> nn.Module:
-        scope = {"nn": nn, "__name__": "__main__"}  # as in Jupyter: a class without a file
-        exec(NOTEBOOK.replace("SIGN", str(sign)), scope)
-        torch.manual_seed(0)
-        return scope["Own"]()
-
-    monkeypatch.delattr("__main__.__file__", raising=False)
-    plus, minus = (evaluate(own(sign), FGSM(eps=0.1), tiny_data) for sign in (1, -1))
-    assert not torch.equal(plus.losses, minus.losses)
+def own(sign: int, name: str = "__main__", attribute: int = 1) -> nn.Module:
+    """A model of the user's, of the same weights: typed into a notebook (``__main__``) or from a module."""
+    scope = {"nn": nn, "__name__": name}  # as in Jupyter: a class without a file
+    exec(NOTEBOOK.replace("SIGN", str(sign)), scope)
+    torch.manual_seed(0)
+    return scope["Own"](attribute)
 
 
-def test_crafted_examples_are_those_of_adversarial_and_kept(digits_net, digits, cache):
+@pytest.mark.parametrize("name", ["__main__", "my_models", "robustutils_of_mine", None])
+def test_models_of_the_users_are_never_mistaken_for_one_another(name, tiny_data, cache):
+    attack = FGSM(eps=0.1)
+    for pair in ([own(1, name), own(-1, name)], [own(1, name), own(1, name, attribute=-1)]):
+        plus, minus = (losses_under(net, attack, tiny_data) for net in pair)
+        assert not torch.equal(plus, minus)
+        for net, kept in zip(pair, (plus, minus), strict=True):
+            images = adversarial(net, attack, tiny_data)
+            assert torch.equal(kept, losses(net, images, tiny_data.labels))
+            assert torch.equal(
+                evaluate(net, attack, tiny_data).attacked, correct(net, images, tiny_data.labels)
+            )
+    assert not list(cache.glob("*.safetensors")), "what has no name was kept"
+
+
+def half_of_it(logits: Tensor, y: Tensor) -> Tensor:
+    """A loss of the user's."""
+    return cross_entropy(logits, y) / 2
+
+
+def with_hook(net: nn.Sequential, sign: int) -> nn.Sequential:
+    net.register_forward_hook(lambda module, inputs, output: sign * output)
+    return net
+
+
+def with_forward_of_its_own(net: nn.Sequential, sign: int) -> nn.Sequential:
+    forward = net.forward
+    net.forward = lambda x: sign * forward(x)
+    return net
+
+
+@pytest.mark.parametrize("change", [with_hook, with_forward_of_its_own])
+def test_networks_with_code_of_their_own_are_computed_at_every_call(change, tiny_data, tiny_net, cache):
+    found = [losses_under(change(tiny_net(), sign), FGSM(eps=0.1), tiny_data) for sign in (1, -1)]
+    assert not torch.equal(*found)
+    assert not list(cache.glob("*.safetensors"))
+
+
+def test_attacks_and_losses_of_the_users_are_computed_at_every_call(dark, tiny_net, calls, cache):
+    pgd = PGD(threat=Linf(eps=0.1), steps=1, step_size=0.1, loss=half_of_it)
+    for attack in (Shift(by=0.1), pgd):
+        assert torch.equal(*(evaluate(tiny_net(), attack, dark).attacked for _ in range(2)))
+        assert torch.equal(*(crafted(tiny_net(), attack, dark)() for _ in range(2)))
+    assert calls == ["Shift"] * 4 + ["PGD"] * 4
+    assert not list(cache.glob("*.safetensors"))
+
+
+def test_crafted_examples_are_those_of_adversarial_and_kept(digits_net, digits, cache, calls):
     few, attack = digits.first(40), FGSM(eps=0.1)
     first = crafted(digits_net, attack, few)
-    assert torch.equal(first, adversarial(digits_net, attack, few))
-    (path,) = cache.glob("examples-fgsm-*")
-    before = path.stat().st_mtime_ns
-    assert torch.equal(crafted(digits_net, attack, few), first)
-    assert path.stat().st_mtime_ns == before, "it was made again"
-    assert not torch.equal(crafted(digits_net, FGSM(eps=0.2), few), first)
+    assert calls == [], "nothing is made before it is called for"
+    assert torch.equal(first(), adversarial(digits_net, attack, few))
+    assert len(list(cache.glob("adversarial-*.safetensors"))) == 1
+    calls.clear()
+    assert torch.equal(crafted(digits_net, attack, few)(), first())
+    assert calls == [], "it was made again"
+    assert not torch.equal(crafted(digits_net, FGSM(eps=0.2), few)(), first())
+
+
+def test_verdicts_on_crafted_images_need_the_images_only_once(digits_net, digits, calls):
+    few, attack = digits.first(40), FGSM(eps=0.2)
+    expected = correct(digits_net, adversarial(digits_net, attack, few), few.labels)
+    calls.clear()
+    for _ in range(2):
+        images = crafted(digits_net, attack, few)
+        assert torch.equal(judged(digits_net, images, few.labels), expected)
+    assert calls == ["FGSM"]
+    artifacts.folder().joinpath(f"{images.key}.safetensors").unlink()
+    assert torch.equal(judged(digits_net, crafted(digits_net, attack, few), few.labels), expected)
+    assert calls == ["FGSM"], "images were made again for verdicts that are there"
 
 
 def test_judged_verdicts_are_those_of_correct_and_kept(digits_net, digits, cache):
     images, labels = digits.images[:40], digits.labels[:40]
     expected = correct(digits_net, images, labels)
     assert torch.equal(judged(digits_net, images, labels), expected)
-    (path,) = cache.glob("judged-*")
+    (path,) = cache.glob("correct-*")
     before = path.stat().st_mtime_ns
     assert torch.equal(judged(digits_net, images, labels), expected)
     assert path.stat().st_mtime_ns == before, "it was judged again"

@@ -13,7 +13,7 @@ from robustutils import evidence
 from robustutils.claims import Claims
 from robustutils.evidence import Ledger, read_results, write_results
 from robustutils.intervals import mean_interval, paired_difference, wilson
-from robustutils.measurements import Measurement, mean, rate
+from robustutils.measurements import Measurement, difference, mean, rate
 
 BLOCK = '[[claims]]\nid = "X"\nstatement = "s"\n'
 PAPER = '[paper]\nkey = "EAT"\ntitle = "Ensembles"\nurl = "https://example.org"\n'
@@ -87,6 +87,7 @@ def _recorded(folder, measurement, row="C_adv | FGSM", profile="standard"):
     ({"effect": 3.0}, "C_adv | FGSM", "standard", "not_reproduced"),
     ({"effect": 3.0}, "transferred minus white-box", "standard", "reproduced"),
     ({}, "C_adv | FGSM", "quick", "not_evidence"),
+    ({}, "C_adv | FGSM", "check", "not_evidence"),
 ])  # fmt: skip
 def test_a_measurement_earns_its_verdict(tmp_path, changes, row, profile, expected):
     assert _recorded(tmp_path, _measured(**changes), row, profile)["verdict"] == expected
@@ -180,7 +181,7 @@ def test_a_row_is_recorded_once_and_only_with_a_criterion(tmp_path):
 
 
 def test_a_ledger_knows_the_profiles(tmp_path):
-    with pytest.raises(ValueError, match="unknown profile 'fast'; allowed: quick, standard, paper"):
+    with pytest.raises(ValueError, match="unknown profile 'fast'; allowed: quick, check, standard, paper"):
         Ledger(_claims(tmp_path), "fast")
 
 
@@ -294,6 +295,7 @@ def _damage(results, entry, top):
     ({"verdict": "not_run"}, {}, "verdict 'not_run' cannot go with measured 3.99"),
     ({"verdict": "not_evidence"}, {}, "verdict 'not_evidence' cannot go with .* profile 'standard'"),
     ({}, {"profile": "quick"}, "verdict 'reproduced' cannot go with .* profile 'quick'"),
+    ({}, {"profile": "check"}, "verdict 'reproduced' cannot go with .* profile 'check'"),
 ])  # fmt: skip
 def test_a_results_file_that_contradicts_itself_is_refused_both_ways(tmp_path, entry, top, expected):
     damaged = _damage(_results(tmp_path), entry, top)
@@ -361,3 +363,18 @@ def test_mean_of_numbers_over_seeds_and_examples():
     assert mean(values[0], seeds=(7,), fidelity="exact").value == 3.0
     with pytest.raises(ValueError, match=r"mean needs numbers \[3 seeds, N\], got \[2, 4\]"):
         mean(values, seeds=(0, 1, 2), fidelity="exact")
+
+
+def test_a_measurement_keeps_the_outcome_of_each_example_and_its_place():
+    ours, theirs, places = np.arange(6) < 2, np.arange(6) < 4, [9, 8, 7, 3, 2, 1]
+    one = {"seeds": [0], "fidelity": "exact", "images": places}
+    found = [rate(ours, theirs, **one), difference(ours, theirs, **one), mean(ours + 0.5, **one)]
+    for measured in found[:2]:
+        assert {name: values.tolist() for name, values in measured.outcomes.items()} == {
+            "outcomes": [ours.tolist()],
+            "reference": [theirs.tolist()],
+        }
+    assert found[2].outcomes["values"].tolist() == [(ours + 0.5).tolist()]
+    assert [measured.images for measured in found] == [places] * 3
+    assert rate(ours, seeds=[0], fidelity="exact").outcomes.keys() == {"outcomes"}
+    assert rate(ours, seeds=[0], fidelity="exact").images is None

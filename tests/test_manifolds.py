@@ -173,7 +173,7 @@ def test_an_embedding_keeps_clusters_together_and_apart_and_is_cached(cache):
     centres = torch.stack([ours[0::2].mean(0), ours[1::2].mean(0)])
     nearer = torch.cdist(theirs, centres).argmin(1)
     assert nearer.tolist() == [0, 1] * 15, "test rows lie with the training rows of their cluster"
-    (kept,) = cache.glob("embedding-*.safetensors")
+    (kept,) = cache.glob("embed-*.safetensors")
     written = kept.stat().st_mtime_ns
     again = embed(train, test, seed=0, perplexity=10)
     assert torch.equal(again[0], ours)
@@ -208,7 +208,7 @@ def test_what_an_embedding_depends_on_is_in_its_key(monkeypatch, cache):
         ((80, 50), 0, 30.0, "pca"),
         ((30, 30), 0, 5, "pca"),
     ]
-    assert len(list(cache.glob("embedding-*.safetensors"))) == 6
+    assert len(list(cache.glob("embed-*.safetensors"))) == 6
 
 
 def test_the_main_axes_come_first(monkeypatch):

@@ -36,14 +36,14 @@ def points() -> Dataset:
 
 def verdicts(fooled: int) -> Verdicts:
     standing = torch.arange(N) >= fooled
-    return Verdicts(torch.ones(N, dtype=torch.bool), standing, torch.zeros(N))
+    return Verdicts(torch.ones(N, dtype=torch.bool), standing)
 
 
 def falling(count: int, n: int = 200, start: int = 0) -> Verdicts:
     """``count`` of ``n`` correct inputs fall, from input ``start`` on."""
     attacked = torch.ones(n, dtype=torch.bool)
     attacked[start : start + count] = False
-    return Verdicts(torch.ones(n, dtype=torch.bool), attacked, torch.zeros(n))
+    return Verdicts(torch.ones(n, dtype=torch.bool), attacked)
 
 
 @pytest.mark.parametrize(("white_box", "others", "expected"), [

@@ -34,8 +34,15 @@ def test_a_cpu_has_bfloat16_where_its_kernels_say_so(monkeypatch):
 @pytest.mark.parametrize("fast", [torch.bfloat16, torch.float32])
 def test_bfloat16_is_not_emulated(monkeypatch, fast):
     monkeypatch.setattr(precision, "fast_dtype", lambda device: fast)
-    assert product_dtype(torch.bfloat16) == fast
-    assert product_dtype(torch.float32) == torch.float32
+    assert product_dtype(torch.bfloat16) == precision.effective(CPU, torch.bfloat16) == fast
+    assert product_dtype(torch.float32) == precision.effective(CPU, torch.float32) == torch.float32
+
+
+def test_the_effective_precision_of_a_gpu_is_the_gpus(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+    assert precision.effective(torch.device("cuda"), torch.bfloat16) == torch.bfloat16
+    assert precision.effective(CPU, torch.bfloat16) == torch.float32
 
 
 def test_the_inner_precision_counts():

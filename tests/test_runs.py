@@ -1,14 +1,12 @@
-"""Parameters, profiles, devices and provenance: every wrong value stops with a message that says what is allowed."""
+"""Parameters, profiles and devices: every wrong value stops with a message that says what is allowed."""
 
 import copy
-import shutil
-import subprocess
-from pathlib import Path
 
 import pytest
 import torch
 
-from robustutils import runs
+from robustutils import outcomes, provenance, runs
+from robustutils.artifacts import shelf
 from robustutils.runs import Between, OneOf, ParameterError, SomeOf
 
 PROFILES = {
@@ -28,14 +26,14 @@ ALLOWED = {
 
 def table(profiles):
     """The parameters as ``runs.start`` wants them: quick, standard, paper, what is allowed."""
-    return {name: (*(profiles[p][name] for p in runs.PROFILES), rule) for name, rule in ALLOWED.items()}
+    return {name: (*(profiles[p][name] for p in profiles), rule) for name, rule in ALLOWED.items()}
 
 
-def begin(injected: str = "", **namespace):
+def begin(injected: str = "", check: dict[str, int] | None = None, **namespace):
     """A run of a notebook whose parameters cell sets ``namespace``, and into which papermill injected a cell."""
     declared = {"profile": "quick", "device": "cpu", **dict.fromkeys(ALLOWED)}
     cells = ["", "profile = 'quick'", *([f"# Parameters\n{injected}"] if injected else [])]
-    return runs.start("spots", {**declared, **namespace, "In": cells}, table(PROFILES))
+    return runs.start("spots", {**declared, **namespace, "In": cells}, table(PROFILES), check)
 
 
 # ---- what a parameter may be ----
@@ -102,6 +100,35 @@ def test_a_parameter_overrides_its_profile_and_nothing_else():
     assert list(run.seeds) == [3, 4]
 
 
+def test_a_check_is_a_standard_run_of_fewer_points_in_which_nothing_is_trained():
+    run = begin(profile="check", check={"steps": 5, "n_seeds": 20})
+    assert shelf.frozen
+    assert dict(run.parameters) == {
+        **PROFILES["standard"],
+        "models": ("B*", "C", "D"),
+        "steps": 5,  # n_seeds is below its most
+    }
+    begin(profile="standard", check={"steps": 5})
+    assert not shelf.frozen, "a later run in the same process may train"
+
+
+def test_what_an_earlier_run_has_used_is_not_of_this_one():
+    shelf.note("an-earlier-artifact", {})
+    begin()
+    assert begin().provenance()["artifacts"] == []
+
+
+def test_a_run_has_the_outcomes_at_hand_that_the_environment_names(tmp_path, monkeypatch):
+    path = tmp_path / "spots.outcomes.safetensors"
+    shelf.note("judged-1", {"seconds": 1}, {"value": torch.tensor([True, False])})
+    outcomes.write(path, [outcomes.of_run({"parameters": {}}, {})])
+    begin()
+    assert shelf.outcomes == {}
+    monkeypatch.setenv(outcomes.VARIABLE, str(path))
+    begin()
+    assert shelf.outcome("judged-1")["value"].tolist() == [True, False]
+
+
 def test_the_defaults_of_a_profile_are_checked_too():
     wrong = {**PROFILES, "quick": {**PROFILES["quick"], "steps": 0}}
     namespace = {"profile": "quick", "device": "cpu", **dict.fromkeys(ALLOWED)}
@@ -120,9 +147,9 @@ def test_a_run_can_be_copied():
 
 
 @pytest.mark.parametrize(("injected", "namespace", "message"), [
-    ("profile = 'fast'", {"profile": "fast"}, "profile='fast': allowed are quick, standard, paper"),
+    ("profile = 'fast'", {"profile": "fast"}, "profile='fast': allowed are quick, check, standard, paper"),
     ("profile = 'standart'", {"profile": "standart"},
-     "profile='standart' (did you mean 'standard'?): allowed are quick, standard, paper"),
+     "profile='standart' (did you mean 'standard'?): allowed are quick, check, standard, paper"),
     ("dataset = 'mnits'", {"dataset": "mnits"}, "dataset='mnits' (did you mean 'mnist'?): allowed are"),
     ("epsilon = 5", {"epsilon": 5}, "epsilon=5: must be a number from 0.01 to 1.0"),
     ("epsilom = 0.1", {"epsilom": 0.1}, "unknown parameter 'epsilom' (did you mean 'epsilon'?); spots has "
@@ -190,10 +217,14 @@ def test_a_named_device_must_be_there(gpu):
 
 
 def test_provenance_says_where_the_numbers_come_from(tmp_path, monkeypatch):
-    monkeypatch.setattr(runs, "repository", lambda: tmp_path)
+    monkeypatch.setattr(provenance, "repository", lambda: tmp_path)
+    monkeypatch.setattr(provenance, "started_from", lambda: "abc123")
     (tmp_path / "chapters").mkdir()
     (tmp_path / "chapters" / "spots.py").write_text("x = 1\n")
-    stated = begin(epsilon=0.1).provenance(train="abc")
+    run = begin(epsilon=0.1)
+    shelf.note("images-2", {})
+    shelf.note("fit-1", {})
+    stated = run.provenance(train="abc")
     assert stated["parameters"] == {
         **PROFILES["quick"],
         "profile": "quick",
@@ -202,126 +233,7 @@ def test_provenance_says_where_the_numbers_come_from(tmp_path, monkeypatch):
     }
     assert stated["datasets"] == {"train": "abc"}
     assert stated["source_hash"] == provenance.source_hash(tmp_path / "chapters" / "spots.py")
-    assert stated["git_commit"] == "", "a copy without .git has no commit"
+    assert stated["git_commit"] == "abc123"
+    assert stated["artifacts"] == ["fit-1", "images-2"], "whatever the run has used, by name"
     assert stated["seconds"] >= 0
     assert stated["date"].count("-") == 2
-
-
-def test_the_environment_names_versions_and_hardware_but_no_place():
-    found = provenance.environment(torch.device("cpu"))
-    assert set(found) == {
-        "python", "torch", "torchvision", "numpy", "scipy", "scikit-learn",
-        "platform", "processor", "threads", "device", "cores",
-    }  # fmt: skip
-    assert all(isinstance(value, str) for value in found.values())
-    assert found["torch"] == torch.__version__
-    assert found["device"] == "cpu"
-    assert str(Path.home()) not in " ".join(found.values())
-
-
-def test_the_commit_carries_a_plus_while_tracked_files_have_changes(tmp_path, monkeypatch):
-    monkeypatch.setattr(runs, "repository", lambda: tmp_path)
-
-    def git(*words):
-        author = ("-c", "user.name=t", "-c", "user.email=t@example.org", "-c", "commit.gpgsign=false")
-        subprocess.run(["git", "-C", str(tmp_path), *author, *words], check=True, capture_output=True)
-
-    git("init")
-    (tmp_path / "a").write_text("1")
-    git("add", "a")
-    git("commit", "-m", "first")
-    clean = provenance.git_commit()
-    assert len(clean) == 12
-    assert set(clean) <= set("0123456789abcdef")
-    (tmp_path / "new").write_text("untracked files do not count")
-    assert provenance.git_commit() == clean
-    (tmp_path / "a").write_text("2")
-    assert provenance.git_commit() == f"{clean}+"
-
-
-# ---- the hash that makes a page stale ----
-
-CHAPTER = """# %% [markdown]
-# # A title
-
-# %%
-from robustutils import attacks
-from robustutils.threats import Linf
-
-x = attacks.FGSM(eps=0.1)
-"""
-
-
-@pytest.fixture
-def package(tmp_path, monkeypatch) -> Path:
-    """A copy of the package that ``source_hash`` looks at."""
-    folder = tmp_path / "robustutils"
-    shutil.copytree(
-        Path(runs.__file__).parent, folder, ignore=shutil.ignore_patterns("__pycache__", "_font_files.py")
-    )
-    monkeypatch.setattr(runs, "__file__", str(folder / "runs.py"))
-    return folder
-
-
-def hash_of(folder: Path, text: str = CHAPTER) -> str:
-    path = folder / "spots.py"
-    path.write_text(text)
-    return provenance.source_hash(path)
-
-
-@pytest.mark.parametrize(("old", "new", "same"), [
-    ("# # A title", "# # Another title\n# with a line more", True),
-    ("x = attacks", "# why\nx = attacks", True),
-    ("FGSM(eps=0.1)", "FGSM(\n    eps=0.1\n)", True),
-    ("# %% [markdown]", '"""What this is."""\n# %% [markdown]', True),
-    ("eps=0.1", "eps=0.2", False),
-    ("x = attacks", "y = attacks", False),
-    ("FGSM", "RFGSM", False),
-])  # fmt: skip
-def test_the_hash_follows_the_chapters_code_alone(package, old, new, same):
-    assert CHAPTER.count(old) >= 1
-    assert (hash_of(package, CHAPTER.replace(old, new)) == hash_of(package)) is same
-
-
-@pytest.mark.parametrize(("module", "why", "same"), [
-    ("attacks", "imported by the chapter", False),
-    ("threats", "a name of it is imported", False),
-    ("scoreboard", "not imported", True),
-    ("pipeline", "never imported", True),
-])  # fmt: skip
-def test_the_hash_follows_the_code_of_the_modules_it_reaches(package, module, why, same):
-    before = hash_of(package)
-    source = package / f"{module}.py"
-    source.write_text(f"{source.read_text()}\n\nextra = 1\n")
-    assert (hash_of(package) == before) is same, why
-
-
-def test_the_hash_follows_imports_of_imports_and_every_form_of_import(package):
-    for name, text in {
-        "one": "from robustutils import two\n",
-        "two": "import robustutils.three as three\n",
-        "three": "from robustutils.four import something\n",
-        "four": "import torch\nsomething = 1\n",
-    }.items():
-        (package / f"{name}.py").write_text(text)
-    chapter = "def later():\n    from robustutils import one\n    return one\n"
-    before = hash_of(package, chapter)
-    (package / "four.py").write_text("import torch\n# a comment\nsomething = 1\n")
-    assert hash_of(package, chapter) == before
-    (package / "four.py").write_text("import torch\nsomething = 2\n")
-    assert hash_of(package, chapter) != before
-
-
-def test_comments_docstrings_annotations_and_layout_of_a_module_do_not_count(package):
-    plain = "def f(x):\n    return x + 1\n\n\nclass A:\n    y = 2\n"
-    dressed = (
-        '"""A module."""\n\n# why\ndef f(x: int) -> int:\n    """One more."""\n    return (\n        x + 1\n    )\n'
-        '\nclass A:\n    """A class."""\n    y = 2  # two\n'
-    )
-    chapter = "from robustutils import extra\n"
-    (package / "extra.py").write_text(plain)
-    before = hash_of(package, chapter)
-    (package / "extra.py").write_text(dressed)
-    assert hash_of(package, chapter) == before
-    (package / "extra.py").write_text(plain.replace("x + 1", "x + 2"))
-    assert hash_of(package, chapter) != before

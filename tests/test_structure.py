@@ -14,6 +14,8 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from robustutils import provenance
+
 ROOT = provenance.repository()
 PACKAGE = ROOT / "robustutils"
 MODULES = sorted(path.stem for path in PACKAGE.glob("*.py"))
@@ -83,7 +85,7 @@ def test_there_is_no_import_cycle():
 
 @pytest.mark.parametrize("page", ["book/api.md", "book/contributing.md"])
 def test_modules_import_to_their_left_in_the_order_that_the_book_states(page):
-    (block,) = re.findall(r"```text\n(artifacts .*?)```", (ROOT / page).read_text(), re.DOTALL)
+    (block,) = re.findall(r"```text\n(memory .*?)```", (ROOT / page).read_text(), re.DOTALL)
     groups = [group.split(",") for group in block.replace("\n", " ").split("·")]
     rank = {name.strip(): position for position, group in enumerate(groups) for name in group}
     assert set(rank) == set(LIBRARY), "every public module but the pipeline is listed"

@@ -8,11 +8,12 @@ from itertools import chain
 from pathlib import Path
 
 import pytest
+import safetensors.torch
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from robustutils import data, evaluation, models, precision, training
+from robustutils import artifacts, data, evaluation, models, precision, training
 from robustutils.attacks import FGSM
 from robustutils.objectives import Clean, EnsembleAdversarial
 from robustutils.training import TrainingError, fit
@@ -270,7 +271,7 @@ def test_resuming_is_logged(tiny_data, tiny_net, tmp_path, caplog):
         )
     with caplog.at_level(logging.INFO, logger="robustutils.training"):
         fit(tiny_net(), tiny_data, Clean(), **SETTINGS, checkpoint=checkpoint)
-    assert "resuming at epoch 2" in caplog.text
+    assert "resuming after 6 steps" in caplog.text
     assert "epoch 3 of 3: mean loss" in caplog.text
     assert "epoch 1 of 3" not in caplog.text
 
@@ -280,20 +281,20 @@ def test_a_kill_while_the_checkpoint_is_written_leaves_the_last_good_one(
     tiny_data, tiny_net, tmp_path, monkeypatch
 ):
     whole = fit(tiny_net(), tiny_data, Clean(), **SETTINGS)
-    checkpoint, save, saves = tmp_path / "state.checkpoint", torch.save, []
+    checkpoint, save, saves = tmp_path / "state.checkpoint", safetensors.torch.save_file, []
 
-    def half(state: object, path: Path) -> None:
+    def half(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str]) -> None:
         saves.append(path)
         if len(saves) == 6:
             path.write_bytes(b"half")
             raise KeyboardInterrupt
-        save(state, path)
+        save(tensors, path, metadata)
 
-    monkeypatch.setattr(torch, "save", half)
-    with pytest.raises(KeyboardInterrupt):
-        fit(tiny_net(), tiny_data, Clean(), **SETTINGS, checkpoint=checkpoint)
+    with monkeypatch.context() as patch:
+        patch.setattr(safetensors.torch, "save_file", half)
+        with pytest.raises(KeyboardInterrupt):
+            fit(tiny_net(), tiny_data, Clean(), **SETTINGS, checkpoint=checkpoint)
     assert [path.name for path in tmp_path.iterdir()] == ["state.checkpoint"]
-    monkeypatch.setattr(torch, "save", save)
     recording = Recording()
     assert same_weights(fit(tiny_net(), tiny_data, recording, **SETTINGS, checkpoint=checkpoint), whole)
     assert len(recording.batches) == 12 - 5
@@ -311,6 +312,109 @@ def test_a_finished_training_is_not_repeated(tiny_data, tiny_net, tmp_path):
     recording = Recording()
     assert same_weights(fit(tiny_net(3), tiny_data, recording, **SETTINGS, checkpoint=checkpoint), whole)
     assert recording.batches == []
+
+
+def interrupted(net: nn.Module, images: data.Dataset, checkpoint: Path) -> bytes:
+    """Train to the seventh of twelve steps and leave a checkpoint; returns its content."""
+    stopped = Recording(at=8, then=stop(KeyboardInterrupt()))
+    with pytest.raises(KeyboardInterrupt):
+        fit(net, images, stopped, **SETTINGS, checkpoint=checkpoint)
+    return checkpoint.read_bytes()
+
+
+def of_a_wider_network(checkpoint: Path) -> bytes:
+    """The checkpoint with another shape of the last layer's bias."""
+    state, about = artifacts.read(checkpoint)
+    state["model.4.bias"] = torch.zeros(7)
+    artifacts.write(checkpoint, checkpoint.name, state, **about)
+    return checkpoint.read_bytes()
+
+
+@pytest.mark.usefixtures("checkpoints_after_every_step")
+@pytest.mark.parametrize(
+    "kind", ["empty", "truncated", "a bit flipped", "a pickle", "another's", "of a wider network"]
+)
+def test_a_damaged_checkpoint_is_reported_and_training_begins_anew(
+    kind, tiny_data, tiny_net, tmp_path, pickle_trap, caplog
+):
+    whole = fit(tiny_net(), tiny_data, Clean(), **SETTINGS)
+    checkpoint, (pickle, sprung) = tmp_path / "state.checkpoint", pickle_trap
+    raw = interrupted(tiny_net(), tiny_data, checkpoint)
+    damaged = {
+        "empty": b"",
+        "truncated": raw[:-5],
+        "a bit flipped": raw[:-50] + bytes([raw[-50] ^ 4]) + raw[-49:],
+        "a pickle": pickle,
+        "another's": interrupted(tiny_net(3), tiny_data, tmp_path / "other.checkpoint"),
+        "of a wider network": of_a_wider_network(checkpoint),
+    }
+    checkpoint.write_bytes(damaged[kind])
+    recording = Recording()
+    again = fit(tiny_net(), tiny_data, recording, **SETTINGS, checkpoint=checkpoint)
+    assert same_weights(again, whole)
+    assert len(recording.batches) == 12, "it went on from a damaged checkpoint"
+    assert f"damaged checkpoint {checkpoint}" in caplog.text
+    assert not sprung.exists(), "the file was unpickled"
+
+
+@pytest.mark.usefixtures("checkpoints_after_every_step")
+def test_a_bit_flipped_anywhere_in_the_head_of_a_checkpoint_stops_no_training(
+    tiny_data, tiny_net, tmp_path, caplog
+):
+    checkpoint = tmp_path / "state.checkpoint"
+    interrupted(tiny_net(), tiny_data, checkpoint)
+    raw = checkpoint.read_bytes()
+    head = 8 + int.from_bytes(raw[:8], "little")
+    for position in range(0, head, 7):
+        caplog.clear()
+        checkpoint.write_bytes(raw[:position] + bytes([raw[position] ^ 1]) + raw[position + 1 :])
+        fit(tiny_net(), tiny_data, Clean(), epochs=1, batch_size=50, checkpoint=checkpoint)
+        assert "damaged checkpoint" in caplog.text, raw[max(0, position - 20) : position + 20]
+
+
+@pytest.mark.usefixtures("checkpoints_after_every_step")
+def test_a_checkpoint_says_what_the_training_has_cost_so_far(tiny_data, tiny_net, tmp_path, monkeypatch):
+    checkpoint = tmp_path / "state.checkpoint"
+    assert artifacts.seconds_spent(checkpoint) == 0
+    clock = iter(range(0, 10**6, 10))  # every look at the clock is ten seconds later
+    monkeypatch.setattr(training.time, "monotonic", lambda: next(clock))
+    interrupted(tiny_net(), tiny_data, checkpoint)
+    first = artifacts.seconds_spent(checkpoint)
+    assert first >= 7 * 10, "a step takes a look at the clock"
+    with pytest.raises(KeyboardInterrupt):
+        fit(
+            tiny_net(),
+            tiny_data,
+            Recording(at=2, then=stop(KeyboardInterrupt())),
+            **SETTINGS,
+            checkpoint=checkpoint,
+        )
+    assert first + 10 <= artifacts.seconds_spent(checkpoint) < first + 50
+    checkpoint.write_bytes(b"damaged")
+    assert artifacts.seconds_spent(checkpoint) == 0
+
+
+# ---- half precision ----
+
+
+def test_rounded_weights_and_buffers_are_those_of_half_precision():
+    net = nn.Sequential(nn.Linear(5, 3), nn.BatchNorm1d(3))
+    before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
+    assert training.rounded(net) is net
+    for name, tensor in net.state_dict().items():
+        assert tensor.dtype == before[name].dtype, "networks compute in float32"
+        assert torch.equal(tensor, before[name].half().to(tensor.dtype)), name
+    assert not torch.equal(net[0].weight, before["0.weight"]), "there should be something to round"
+    assert net[1].num_batches_tracked.dtype == torch.int64
+
+
+@pytest.mark.parametrize("value", [1e5, -1e5, math.nan])
+def test_weights_beyond_half_precision_are_refused_by_name(value):
+    net = nn.Linear(5, 3)
+    with torch.no_grad():
+        net.bias[1] = value
+    with pytest.raises(TrainingError, match="bias holds a number that is not finite in half precision"):
+        training.rounded(net)
 
 
 # ---- complaints ----

@@ -1,0 +1,374 @@
+"""Golden runs: what every recipe and attack does in a few steps, so that numbers cannot move under an unchanged name.
+
+Cached and published results are known by names and versions (:mod:`robustutils.artifacts`), not by code. Where an outcome
+leaves its tolerance, the version of what was changed must be raised, and ``python tests/test_golden.py`` renews the run.
+"""
+
+import contextlib
+import dataclasses
+import json
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from robustutils import (
+    artifacts,
+    attacks,
+    blind_spots,
+    bounds,
+    carlini,
+    data,
+    defences,
+    evaluation,
+    flips,
+    models,
+    objectives,
+    precision,
+    square,
+    subspaces,
+    threats,
+    training,
+)
+from robustutils.data import Dataset
+from robustutils.defences import Recipe
+from robustutils.threats import L2, Linf
+
+STORE = Path(__file__).with_name("golden.json")
+GOLDEN: dict[str, Any] = json.loads(STORE.read_text()) if STORE.exists() else {}
+TOLERANCE = {"recipe": 0.08, "attack": 0.01, "measurement": 0.01}
+"""Root mean square of a difference, as a share of the outcome's. Without the convolution library, or on two threads, it is
+at most 0.03 and 0.0005; a step size changed by 30%, a loss with the other sign, another start change 0.28 and 0.09 or more.
+"""
+
+Outcome = list[list[float]]
+"""Numbers in parts, each compared on its own scale."""
+
+
+@contextlib.contextmanager
+def repeatable() -> Iterator[None]:
+    """float32 on one thread, whatever the processor."""
+    threads, fast = torch.get_num_threads(), precision.fast_dtype
+    torch.set_num_threads(1)
+    precision.fast_dtype = lambda device: torch.float32
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+        precision.fast_dtype = fast
+
+
+@pytest.fixture(autouse=True)
+def alike() -> Iterator[None]:
+    with repeatable():
+        yield
+
+
+# ---- recipes ----
+
+
+def recipes() -> dict[str, Recipe]:
+    """Every recipe by name, and ensemble training with one static source."""
+    source = models.build("eat_d", seed=7)
+    ensemble = defences.with_sources(defences.RECIPES["eat_d_adv"], [source])
+    return {**defences.RECIPES, "eat_d_adv with a source": ensemble}
+
+
+def steps_of(recipe: Recipe) -> int:
+    """Enough to pass through every stage, and no more."""
+    if recipe.architecture == "preact_resnet18":
+        return 2
+    ends = [end for end, _ in getattr(recipe.objective, "stages", ())]
+    return {0: 6, 2: 24 if 0.95 in ends else 6, 3: 12}[len(ends)]
+
+
+def examples(recipe: Recipe) -> tuple[Dataset, Tensor]:
+    """A training set of two or three batches, and 16 images to look at."""
+    if recipe.architecture in ("preact_resnet18", "kolter_wong_cifar"):
+        generator = torch.Generator().manual_seed(3)
+        pixels = torch.randint(0, 256, (24, 3, 32, 32), generator=generator).to(torch.uint8)
+        labels = torch.arange(24) % 10
+        colour = Dataset.from_pixels("noise", "train", pixels, labels, tuple("0123456789"))
+        few = colour.first(4) if recipe.architecture == "preact_resnet18" else colour.first(8)
+        return few, colour.images[8:]
+    digits = data.load("digits")
+    return digits.first(24), digits.images[100:116]
+
+
+def trained(recipe: Recipe, *, step: float = 1, sign: float = 1, seed: float = 0) -> Outcome:
+    """Logits of a fresh network, and what a few steps with a small learning rate change in them."""
+    images, others = examples(recipe)
+    batch = 2 if recipe.architecture == "preact_resnet18" else 8
+    objective = recipe.objective
+
+    def signed(model: nn.Module, x: Tensor, y: Tensor, progress: float) -> Tensor:
+        return sign * objective(model, x, y, progress)
+
+    model = models.build(recipe.architecture, seed=int(seed))
+    if recipe.architecture.startswith("eat_a"):
+        # A mask on feature maps follows their memory layout, which the convolution library chooses.
+        model.apply(lambda part: setattr(part, "p", 0.0) if isinstance(part, nn.Dropout) else None)
+
+    def logits() -> Tensor:
+        model.train(recipe.architecture == "preact_resnet18")  # running statistics would drown its weights
+        with torch.no_grad():
+            return model(others).flatten()
+
+    before = logits()
+    training.fit(
+        model,
+        images,
+        signed,
+        epochs=max(1, steps_of(recipe) * batch // len(images)),
+        batch_size=batch,
+        learning_rate=step * recipe.learning_rate / (10 if batch == 2 else 1000),  # else signs amplify noise
+        schedule=recipe.schedule,
+        max_gradient_norm=recipe.max_gradient_norm,
+        dtype=recipe.dtype,
+    )
+    return [numbers(before), numbers(logits() - before)]
+
+
+def numbers(values: Tensor) -> list[float]:
+    """Numbers to five digits."""
+    return [float(f"{value:.5g}") for value in values.flatten().tolist()]
+
+
+# ---- attacks and other measurements ----
+
+
+def attack_runs() -> dict[str, Any]:
+    """One setting of each attack, at its defaults where it has any that a run of a second can afford."""
+    return {
+        "FGSM": attacks.FGSM(eps=0.1),
+        "StepLL": attacks.StepLL(eps=0.1),
+        "RFGSM": attacks.RFGSM(eps=0.1),
+        "IFGSM": attacks.IFGSM(eps=0.1),
+        "PGD": attacks.PGD(threat=Linf(eps=0.1), steps=5),
+        "PGD in l2": attacks.PGD(threat=L2(eps=2.0), steps=4, step_size=0.2, random_start=False),
+        "PGD with Adam": attacks.PGD(
+            threat=Linf(eps=0.1), steps=10, optimiser=attacks.Adam(), loss=attacks.Hinge()
+        ),
+        "PGD, decaying, two starts": attacks.PGD(
+            threat=Linf(eps=0.1), steps=10, schedule=attacks.decaying, restarts=2, loss=attacks.margin
+        ),
+        "FixedRadius": blind_spots.FixedRadius(threat=Linf(eps=0.1), restarts=1, steps=20),
+        "Square": square.Square(eps=0.1, queries=60),
+        "CarliniLinf": carlini.CarliniLinf(iterations=30),
+        "CarliniL2": carlini.CarliniL2(iterations=30, binary_steps=2),
+    }
+
+
+def attacked(name: str, *, step: float = 1, sign: float = 1) -> Outcome:
+    """What an attack makes of 40 digits: the loss and the l2 length of each."""
+    net, attack = models.published("small_cnn"), attack_runs()[name]
+    digits = data.load("digits", "test").first(40)
+    for field, factor in {"step_size": step, "eps": step, "learning_rate": step}.items():
+        if step != 1 and hasattr(attack, field) and factor != 1:
+            attack = dataclasses.replace(attack, **{field: factor * getattr(attack, field)})
+    if step != 1 and name == "FixedRadius":
+        attack = dataclasses.replace(attack, threat=Linf(eps=0.1 * step))
+    if sign != 1:
+        net = nn.Sequential(net, Negative())
+    x, y = digits.images, digits.labels
+    x_adv = attack(net, x, y)
+    losses = evaluation.losses(models.published("small_cnn"), x_adv, y)
+    lengths = (x_adv - x).flatten(1).norm(dim=1)
+    return [numbers(losses), numbers(lengths)]
+
+
+class Negative(nn.Module):
+    """Logits with the other sign: an attack that climbs the loss goes down it."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return -x
+
+
+def measurements() -> dict[str, Callable[[], Tensor]]:
+    """What else is kept under a name."""
+    digits = data.load("digits", "test").first(30)
+    net = models.published("small_cnn")
+    certified = models.build("kolter_wong_small", seed=0)
+    x, y = digits.images, digits.labels
+    low, high = (x - 0.05).clamp(0, 1), (x + 0.05).clamp(0, 1)
+    return {
+        "interval_margins": lambda: bounds.interval_margins(certified, low, high, y),
+        "dual_margins": lambda: bounds.dual_margins(certified, low, high, y),
+        "loss_gradients": lambda: evaluation.loss_gradients(net, x, y).flatten(1)[:, ::28],
+        "count_adversarial_directions": lambda: subspaces.count_adversarial_directions(net, digits, 0.1),
+        "greedy_flips": lambda: flips.greedy_flips(net, x[:6], y[:6], 0.2).flatten(1).sum(1),
+    }
+
+
+# ---- comparing ----
+
+
+def outcomes() -> dict[str, Callable[..., Outcome]]:
+    """Every golden run by name; ``step`` and ``sign`` multiply step size and loss, ``seed`` draws another start."""
+    runs: dict[str, Callable[..., Outcome]] = {}
+    for name, recipe in recipes().items():
+        runs[f"recipe {name}"] = lambda recipe=recipe, **change: trained(recipe, **change)
+    for name in attack_runs():
+        runs[f"attack {name}"] = lambda name=name, **change: attacked(name, **change)
+    for name, measure in measurements().items():
+        runs[f"measurement {name}"] = lambda measure=measure: [numbers(measure().float())]
+    return runs
+
+
+def names_in(run: str) -> list[str]:
+    """The names whose versions the key of a result of this run holds."""
+    kind, _, name = run.partition(" ")
+    if kind == "recipe":
+        recipe = recipes()[name]
+        found = [recipe.architecture, "fit", *_names(artifacts.describe(recipe)), recipe.schedule.__name__]
+    elif kind == "attack":
+        found = _names(artifacts.describe(attack_runs()[name]))
+    else:
+        found = [name]
+    return sorted(set(found))
+
+
+def _names(described: Any) -> list[str]:
+    if isinstance(described, dict):
+        own = [described["is"].split(" ")[0]] if isinstance(described.get("is"), str) else []
+        return own + [name for part in described.values() for name in _names(part)]
+    if isinstance(described, list):
+        return [name for part in described for name in _names(part)]
+    return []
+
+
+def versions(run: str) -> dict[str, int]:
+    return {name: artifacts.VERSIONS.get(name, 1) for name in names_in(run)}
+
+
+def difference(one: Outcome, other: Outcome) -> float:
+    """The largest difference of a part, in root mean squares; infinite where a part has another length."""
+    if [len(part) for part in one] != [len(part) for part in other]:
+        return float("inf")
+    pairs = [(torch.tensor(a), torch.tensor(b)) for a, b in zip(one, other, strict=True)]
+    return max(float((a - b).norm() / a.norm()) for a, b in pairs)
+
+
+def complaint(run: str, found: Outcome) -> str:
+    """What is wrong with an outcome, and what to do about it; empty where nothing is."""
+    stored = GOLDEN.get(run)
+    if stored is None:
+        return f"{run} has no golden run yet: python tests/test_golden.py makes it"
+    raised = versions(run) != stored["versions"]
+    moved = difference(stored["outcome"], found)
+    if raised:
+        return f"a version behind {run} was raised: python tests/test_golden.py renews its golden run"
+    allowed = TOLERANCE[run.split(" ")[0]]
+    if moved > allowed:
+        return (
+            f"{run} has moved by {moved:.1%} ({allowed:.0%} may). If that is meant, raise the version of what you "
+            f"changed in artifacts.VERSIONS ({', '.join(names_in(run))}) and run python tests/test_golden.py"
+        )
+    return ""
+
+
+@pytest.mark.parametrize("run", outcomes())
+def test_a_golden_run_has_not_moved(run):
+    assert complaint(run, outcomes()[run]()) == ""
+
+
+@pytest.mark.parametrize("change", [{"step": 1.3}, {"sign": -1}, {"seed": 1}], ids=str)
+@pytest.mark.parametrize("run", ["recipe eat_d", "recipe eat_d_adv", "recipe small_cnn", "recipe wrm"])
+def test_a_recipe_with_another_step_loss_or_start_is_noticed(run, change):
+    assert "raise the version" in complaint(run, outcomes()[run](**change))
+
+
+@pytest.mark.parametrize("change", [{"step": 1.3}, {"sign": -1}], ids=str)
+@pytest.mark.parametrize("name", attack_runs())
+def test_an_attack_with_another_step_or_loss_is_noticed(name, change):
+    run = f"attack {name}"
+    assert "raise the version" in complaint(run, outcomes()[run](**change))
+
+
+def test_a_raised_version_asks_for_a_renewal(monkeypatch):
+    monkeypatch.setitem(artifacts.VERSIONS, "FGSM", 2)
+    assert "was raised" in complaint("attack FGSM", GOLDEN["attack FGSM"]["outcome"])
+
+
+def test_every_golden_run_is_still_made():
+    assert GOLDEN.keys() - {"defaults", "names"} == outcomes().keys()
+
+
+# ---- defaults and names ----
+
+
+def defaults() -> dict[str, dict[str, Any]]:
+    """The defaults of everything that a key describes: they are left out of keys."""
+    found = {}
+    for module in (threats, attacks, carlini, square, blind_spots, objectives, defences):
+        for name, kind in vars(module).items():
+            if dataclasses.is_dataclass(kind) and getattr(kind, "__module__", "") == module.__name__:
+                fields = [f for f in dataclasses.fields(kind) if f.default is not dataclasses.MISSING]
+                found[name] = {f.name: artifacts.describe(f.default) for f in fields}
+    return found
+
+
+def changed_defaults(found: dict[str, dict[str, Any]]) -> list[str]:
+    """Stored defaults that are others now; a new field with a default is none."""
+    return [
+        f"{kind}.{field}"
+        for kind, fields in GOLDEN["defaults"].items()
+        for field, value in fields.items()
+        if found.get(kind, {}).get(field) != value and artifacts.VERSIONS.get(kind, 1) == 1
+    ]
+
+
+def test_a_changed_default_needs_a_raised_version():
+    found = defaults()
+    assert changed_defaults(found) == []
+    assert changed_defaults({**found, "PGD": {**found["PGD"], "steps": 20}}) == ["PGD.steps"]
+    assert changed_defaults({**found, "PGD": {**found["PGD"], "new": 1}}) == []
+
+
+def names() -> dict[str, str]:
+    """Names under which results are published."""
+    digits = data.load("digits").first(1280)
+    net = defences.Network(defences.recipe("small_cnn"), digits)
+    pgd = attacks.PGD(threat=Linf(eps=0.1), steps=20, dtype=torch.bfloat16)
+    return {
+        "network": net.name,
+        "examples": evaluation.crafted(net, pgd, digits.first(10)).name,
+        "verdicts": artifacts.later(evaluation.correct, net, digits.images[:5], digits.labels[:5]).name,
+        "composed": artifacts.later(
+            evaluation.correct,
+            artifacts.composed(nn.Sequential, models.Binarise(20.0), net),
+            digits.images[:5],
+            digits.labels[:5],
+        ).name,
+    }
+
+
+def test_the_names_of_published_artifacts_stand():
+    assert names() == GOLDEN["names"], "another way of naming orphans everything that is cached or published"
+
+
+def renew() -> int:
+    """Store new golden runs, and those of which a version was raised; returns 1 where one moved without."""
+    kept: dict[str, Any] = {"defaults": defaults(), "names": GOLDEN.get("names") or names()}
+    refused = 0
+    with repeatable():
+        for run, make in outcomes().items():
+            found = make()
+            said = complaint(run, found)
+            if "raise the version" in said:
+                print(said)
+                refused = 1
+            stored = GOLDEN.get(run)
+            renewed = not stored or "was raised" in said
+            kept[run] = {"versions": versions(run), "outcome": found} if renewed else stored
+    lines = [f" {json.dumps(name)}: {json.dumps(value)}" for name, value in kept.items()]
+    STORE.write_text("{\n" + ",\n".join(lines) + "\n}\n")
+    return refused
+
+
+if __name__ == "__main__":
+    sys.exit(renew())
