@@ -34,7 +34,10 @@ log = logging.getLogger(__name__)
 Tensors = dict[str, Tensor]
 
 VERSIONS: dict[str, int] = {}
-"""Versions above 1 of the package's functions and classes, by name. Raise one whenever its numbers change."""
+"""Versions above 1 of the package's functions and classes, by name.
+
+Raise one whenever its numbers change, also by another default: what stands at its default is left out of names.
+"""
 
 SMALL = 1 << 19
 """Artifacts of at most so many bytes are published with a chapter's outcomes; larger ones can be made again."""
@@ -92,7 +95,7 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
 
 def write(path: Path, key: str, tensors: Mapping[str, Tensor], **about: Any) -> None:
     """Write tensors as a safetensors file with its own key, JSON ``about`` it, a hash of its content and one of all three."""
-    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     metadata = {"key": key, "about": json.dumps(about, sort_keys=True), "content": _content(plain)}
     metadata["sha256"] = _checksum(metadata)
 
@@ -186,7 +189,11 @@ def describe(value: Any, device: torch.device | None = None) -> Any:
     if isinstance(value, Tensor):
         return {"tensor": tensor_hash(value)}
     if isinstance(value, nn.Module):
-        state = [*value.parameters(), *value.buffers()]
+        state = [
+            tensor
+            for named in (value.named_parameters, value.named_buffers)
+            for _, tensor in named(remove_duplicate=False)
+        ]
         return {"layers": list(_layers(value)), "weights": tensor_hash(*state)}
     if isinstance(value, Mapping):
         return {str(key): describe(item, device) for key, item in value.items()}
@@ -237,7 +244,7 @@ def _without_defaults(
 
 def _layers(model: nn.Module) -> Iterator[Any]:
     """Every part of a network: what it is and how it is set."""
-    for name, part in model.named_modules():
+    for name, part in model.named_modules(remove_duplicate=False):
         hooks = (part._forward_hooks, part._forward_pre_hooks, part._backward_hooks, part._backward_pre_hooks)
         if any(hooks) or "forward" in vars(part):
             raise Unnamed(f"the layer {name!r} of a network has been given code of its own")
@@ -348,14 +355,17 @@ class Call(Artifact):
 
 def _device(values: Any) -> torch.device:
     """The device of the first network among some arguments; the CPU where there is none."""
+    return next(_devices(values), torch.device("cpu"))
+
+
+def _devices(values: Any) -> Iterator[torch.device]:
     for value in values:
         if isinstance(value, Artifact):
-            return value.device
-        if isinstance(value, nn.Module):
-            return next((parameter.device for parameter in value.parameters()), torch.device("cpu"))
-        if isinstance(value, (list, tuple)) and value:
-            return _device(value)
-    return torch.device("cpu")
+            yield value.device
+        elif isinstance(value, nn.Module):
+            yield next((parameter.device for parameter in value.parameters()), torch.device("cpu"))
+        elif isinstance(value, (list, tuple)):
+            yield from _devices(value)
 
 
 def kept(function: Callable, /, *args: Any, **kwargs: Any) -> Any:

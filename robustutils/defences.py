@@ -352,13 +352,18 @@ class Network(artifacts.Artifact):
         return artifacts.folder() / f"{self.cache_key}.safetensors"
 
     def published(self) -> Path | None:
-        """Its file among the published networks, or None."""
-        headers = models.published_headers()
-        return next((path for path, header in headers.items() if header["key"] == self.name), None)
+        """Its file among the published networks, or None; a damaged one is reported in the log, and none."""
+        for path, header in models.published_headers().items():
+            if header["key"] == self.name and _is_whole(path, path.stat().st_mtime_ns):
+                return path
+        return None
 
     def is_there(self) -> bool:
         """Whether it need not be trained."""
-        return self.published() is not None or self.path.exists()
+        try:
+            return self.published() is not None or self.path.exists()
+        except artifacts.NotPublished:  # of a static source
+            return False
 
     def make_sure(self) -> None:
         """Train it if it is not there, and its missing siblings beside it.
@@ -378,7 +383,12 @@ class Network(artifacts.Artifact):
     def __call__(self) -> nn.Module:
         if self._model is None:
             self.make_sure()
-            tensors, certificate = self._published() or self._cached()
+            path = self.published()
+            if path is None:
+                tensors, certificate = self._cached()
+            else:
+                tensors, about = artifacts.read(path, self.name)
+                certificate = about["certificate"]
             artifacts.shelf.note(self.name, certificate)
             model = self._fresh()
             model.load_state_dict(tensors)
@@ -388,17 +398,6 @@ class Network(artifacts.Artifact):
     def _fresh(self) -> nn.Module:
         classes = len(self.dataset.classes)
         return models.build(self.recipe.architecture, classes=classes, seed=self.seed).to(self.device)
-
-    def _published(self) -> tuple[artifacts.Tensors, dict[str, Any]] | None:
-        path = self.published()
-        if path is None:
-            return None
-        try:
-            tensors, about = artifacts.read(path, self.name)
-        except (artifacts.Damaged, OSError) as problem:
-            log.warning("damaged network %s (%s): git restores it", path, problem)
-            return None
-        return tensors, about["certificate"]
 
     def _cached(self) -> tuple[artifacts.Tensors, dict[str, Any]]:
         model = self._fresh()
@@ -425,6 +424,17 @@ class Network(artifacts.Artifact):
 
     def __getstate__(self) -> dict[str, Any]:
         return vars(self) | {"siblings": (), "_model": None}
+
+
+@functools.cache
+def _is_whole(path: Path, modified: int) -> bool:
+    """Whether the file of a published network, as it was last modified, holds what its header says."""
+    try:
+        artifacts.read(path)
+    except (artifacts.Damaged, OSError) as problem:
+        log.warning("damaged network %s (%s): git restores it", path, problem)
+        return False
+    return True
 
 
 def halves(model: nn.Module) -> artifacts.Tensors:

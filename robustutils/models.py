@@ -387,6 +387,8 @@ def published(name: str, *, device: str | torch.device = "cpu") -> nn.Module:
         raise ModelError(f"no published network {name!r}{hint}; there are {', '.join(names)}")
     try:
         tensors, about = artifacts.read(path)
+        if about.get("network") != name:
+            raise artifacts.Damaged(f"it holds {about.get('network')}")
     except (artifacts.Damaged, OSError) as problem:
         raise ModelError(f"damaged network {path} ({problem}): git restores it") from problem
     model = build(about["architecture"], classes=about["classes"])

@@ -165,6 +165,9 @@ def _restore(path: Path, model: nn.Module, optimiser: torch.optim.Optimizer) -> 
     """Take up the state of a checkpoint; returns the steps done, 0 where there is none that can be used."""
     try:
         state, about = artifacts.read(path, path.name)
+        shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
+        if shapes != {name: tensor.shape for name, tensor in _part(state, "model.").items()}:
+            raise artifacts.Damaged("its tensors have other names or shapes")
     except FileNotFoundError:
         return 0
     except (artifacts.Damaged, OSError) as problem:
