@@ -94,7 +94,7 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
 
 
 def write(path: Path, key: str, tensors: Mapping[str, Tensor], **about: Any) -> None:
-    """Write tensors as a safetensors file with its own key, JSON ``about`` it, a hash of its content and one of all three."""
+    """Write tensors as a safetensors file with its key, JSON ``about`` it, a hash of its content and one of all three."""
     plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     metadata = {"key": key, "about": json.dumps(about, sort_keys=True), "content": _content(plain)}
     metadata["sha256"] = _checksum(metadata)

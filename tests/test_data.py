@@ -684,3 +684,9 @@ def test_taken_and_changed_examples_have_fingerprints_of_their_own(digits):
     assert len({some.fingerprint, darker.fingerprint, some.changed(some.images * 0.998).fingerprint}) == 3
     with pytest.raises(ValueError, match="3 images for the 2 labels of digits"):
         some.changed(digits.images[:3])
+
+
+def test_some_of_changed_images_are_not_taken_for_some_of_the_original_ones(digits):
+    paler = digits.changed(digits.images * 0.9999)
+    assert paler.first(10).fingerprint != digits.first(10).fingerprint
+    assert digits.changed(digits.images).first(10).fingerprint == digits.first(10).fingerprint
