@@ -1808,11 +1808,9 @@ for name in (n for n in names if "_adv" in n):
 def with_chosen_flips(net, images, count):
     """Inverted where the gradient promises most: x becomes 1 - x."""
     x = images.images.flatten(1)
-    gradient = artifacts.kept(
-        evaluation.loss_gradients, net, images.images, images.labels
+    picked = artifacts.kept(
+        flips.most_promising, net, images.images, images.labels, count
     )
-    gains = (1 - 2 * x) * gradient.flatten(1)
-    picked = gains.topk(count, dim=1).indices
     flipped = x.scatter(1, picked, 1 - x.gather(1, picked))
     return images.changed(flipped.view_as(images.images))
 

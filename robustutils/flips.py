@@ -7,7 +7,7 @@ no others, so the whole threat set is a finite set of flips (EAT, appendix E).
 import torch
 from torch import Tensor, nn
 
-from robustutils.attacks import evaluation_mode, margin
+from robustutils.attacks import cross_entropy, evaluation_mode, margin
 from robustutils.precision import exact
 
 
@@ -42,3 +42,21 @@ def greedy_flips(model: nn.Module, x: Tensor, y: Tensor, eps: float) -> Tensor:
                 left = left[left != left[chosen]]
             result[i] = image
     return result.to(home)
+
+
+def most_promising(
+    model: nn.Module, images: Tensor, labels: Tensor, count: int, *, batch_size: int = 500
+) -> Tensor:
+    """The pixels whose inversion, x becomes 1 - x, raises the loss most to first order: int64 [N, count] on the CPU.
+
+    ``images`` are float32 [N, C, H, W] in [0, 1]; an index counts through all numbers of an image.
+    """
+    device = next(model.parameters()).device
+    picked = []
+    with evaluation_mode(model), torch.enable_grad():
+        for x, y in zip(images.split(batch_size), labels.split(batch_size), strict=True):
+            leaf = x.to(device).requires_grad_(True)
+            (gradient,) = torch.autograd.grad(cross_entropy(model(leaf), y.to(device)).sum(), leaf)
+            gains = (1 - 2 * leaf.detach()) * gradient
+            picked.append(gains.flatten(1).topk(count, dim=1).indices.cpu())
+    return torch.cat(picked)

@@ -10,7 +10,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from robustutils import data, defences, evaluation, models, pipeline, provenance, runs
+from robustutils import data, defences, evaluation, models, outcomes, pipeline, provenance, runs
 from robustutils.objectives import Clean
 
 CHAPTERS = provenance.repository() / "chapters"
@@ -200,3 +200,21 @@ def test_a_cell_of_ones_own_and_a_model_of_ones_own(tmp_path: Path):
     assert f"{mine['model']} on MNIST, linf eps = 0.3" in printed
     assert printed.count("0.85    0.05") == 2, "the cell of the defence and that of the model"
     assert not [name for name in rows if name.startswith("BS-F4")], "not the paper's columns"
+
+
+@pytest.mark.parametrize("chapter", pipeline.checkable())
+def test_a_published_run_is_made_again_from_its_outcomes_without_measuring(
+    chapter, cache, tmp_path, monkeypatch
+):
+    path = pipeline.outcomes_path(chapter, provenance.repository() / "book")
+    monkeypatch.setenv(outcomes.VARIABLE, str(path))
+    for piece in outcomes.read(path):
+        parameters = piece.parameters
+        if "mnist" in str(parameters.get("dataset")) and data.missing("mnist", data.find_root(None)):
+            pytest.skip("ROBUSTUTILS_DATA does not hold mnist")
+        pipeline.execute(chapter, parameters.pop("profile"), parameters, tmp_path / "again")
+        assert not cache.exists() or not list(cache.glob("*.safetensors")), "something was measured"
+        (again,) = outcomes.read(pipeline.outcomes_path(chapter, tmp_path / "again"))
+        assert {name: row.value for name, row in again.rows.items()} == {
+            name: row.value for name, row in piece.rows.items()
+        }

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from robustutils.attacks import margin
-from robustutils.flips import flippable, greedy_flips
+from robustutils.flips import flippable, greedy_flips, most_promising
 
 X = torch.tensor([0.0, 0.1, 0.2, 0.45, 0.5, 0.7, 0.8, 0.81, 1.0])
 
@@ -53,3 +53,14 @@ def test_on_a_linear_model_of_two_classes_greedy_finds_what_exhaustive_search_fi
             image[positions] = (image[positions] - torch.tensor(bits, dtype=torch.float32)).abs()
             possible |= bool(margin(model(image.view(1, 1, 2, 3)), y[i : i + 1]) > 0)
         assert bool(fooled[i]) == possible
+
+
+def test_the_most_promising_flips_are_those_that_raise_a_linear_loss_most():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(16, 2))
+    x, y = torch.rand(3, 1, 4, 4), torch.tensor([0, 1, 0])
+    picked = most_promising(model, x, y, 2, batch_size=2)
+    weight = model[1].weight.detach()
+    for image, label, pixels in zip(x.flatten(1), y, picked, strict=True):
+        rise = (1 - 2 * image) * (weight[1 - label] - weight[label])
+        assert pixels.tolist() == rise.topk(2).indices.tolist()
