@@ -40,9 +40,9 @@ from robustutils.threats import L2, Linf
 
 STORE = Path(__file__).with_name("golden.json")
 GOLDEN: dict[str, Any] = json.loads(STORE.read_text()) if STORE.exists() else {}
-TOLERANCE = {"recipe": 0.08, "attack": 0.01, "measurement": 0.01}
+TOLERANCE = {"recipe": 0.03, "attack": 0.01, "measurement": 0.01}
 """Root mean square of a difference, as a share of the outcome's. Without the convolution library, or on two threads, it is
-at most 0.03 and 0.0005; a step size changed by 30%, a loss with the other sign, another start change 0.28 and 0.09 or more.
+at most 0.0005; a step size changed by 30%, a loss with the other sign, another start change 0.28 and 0.09 or more.
 """
 
 Outcome = list[list[float]]
@@ -51,15 +51,16 @@ Outcome = list[list[float]]
 
 @contextlib.contextmanager
 def repeatable() -> Iterator[None]:
-    """float32 on one thread, whatever the processor."""
-    threads, fast = torch.get_num_threads(), precision.fast_dtype
+    """One thread, no bfloat16, and attacks in training that take float64, whatever the processor."""
+    threads, fast, checked = torch.get_num_threads(), precision.fast_dtype, attacks.check_inputs
     torch.set_num_threads(1)
     precision.fast_dtype = lambda device: torch.float32
+    attacks.check_inputs = lambda *_: None
     try:
         yield
     finally:
         torch.set_num_threads(threads)
-        precision.fast_dtype = fast
+        precision.fast_dtype, attacks.check_inputs = fast, checked
 
 
 @pytest.fixture(autouse=True)
@@ -73,7 +74,7 @@ def alike() -> Iterator[None]:
 
 def recipes() -> dict[str, Recipe]:
     """Every recipe by name, and ensemble training with one static source."""
-    source = models.build("eat_d", seed=7)
+    source = models.build("eat_d", seed=7).double()
     ensemble = defences.with_sources(defences.RECIPES["eat_d_adv"], [source])
     return {**defences.RECIPES, "eat_d_adv with a source": ensemble}
 
@@ -100,7 +101,10 @@ def examples(recipe: Recipe) -> tuple[Dataset, Tensor]:
 
 
 def trained(recipe: Recipe, *, step: float = 1, sign: float = 1, seed: float = 0) -> Outcome:
-    """Logits of a fresh network, and what a few steps with a small learning rate change in them."""
+    """Logits of a fresh network, and what a few steps with a small learning rate change in them, all in float64.
+
+    In float32 the sign of a gradient near zero, and with it a golden run, would depend on the machine.
+    """
     images, others = examples(recipe)
     batch = 2 if recipe.architecture == "preact_resnet18" else 8
     objective = recipe.objective
@@ -108,10 +112,9 @@ def trained(recipe: Recipe, *, step: float = 1, sign: float = 1, seed: float = 0
     def signed(model: nn.Module, x: Tensor, y: Tensor, progress: float) -> Tensor:
         return sign * objective(model, x, y, progress)
 
-    model = models.build(recipe.architecture, seed=int(seed))
-    if recipe.architecture.startswith("eat_a"):
-        # A mask on feature maps follows their memory layout, which the convolution library chooses.
-        model.apply(lambda part: setattr(part, "p", 0.0) if isinstance(part, nn.Dropout) else None)
+    model = models.build(recipe.architecture, seed=int(seed)).double()
+    images = dataclasses.replace(images, images=images.images.double())
+    others = others.double()
 
     def logits() -> Tensor:
         model.train(recipe.architecture == "preact_resnet18")  # running statistics would drown its weights
