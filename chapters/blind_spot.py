@@ -103,7 +103,6 @@ from robustutils import (
     trends,
 )
 from robustutils import defences as recipes
-from robustutils.criteria import NO_EVIDENCE
 from robustutils.intervals import (
     independent_difference,
     mean_interval,
@@ -331,8 +330,7 @@ for name in sets:
             recipe(defence, name), images, seed=run.seed, device=run.device
         )
 if run.profile != "quick":  # there training is over before a worker starts
-    for network in networks.values():
-        network.siblings = list(networks.values())
+    recipes.join(networks.values())
 nets = {key: network() for key, network in networks.items()}
 
 # %% [markdown]
@@ -1696,11 +1694,9 @@ results = ledger.results(
     **run.provenance(**fingerprints),
 )
 published = (
-    evidence.published("blind_spot")
-    if run.profile in NO_EVIDENCE
-    else results
+    evidence.published("blind_spot") if not run.is_evidence else results
 )
-this_run = results if run.profile in NO_EVIDENCE else None
+this_run = None if run.is_evidence else results
 scoreboard.comparison_table(
     this_run,
     published,

@@ -101,7 +101,6 @@ from robustutils import (
     scoreboard,
     subspaces,
 )
-from robustutils.criteria import NO_EVIDENCE
 from robustutils.intervals import wilson
 from robustutils.objectives import Adversarial, EnsembleAdversarial
 from robustutils.threats import Linf
@@ -271,12 +270,11 @@ def adversarial_recipe(name):
 
 def train_models(jobs):
     """The models by (name, seed), trained as soon as one of them is needed."""
+    workers = (
+        run.profile != "quick"
+    )  # there training is over before one starts
     return defences.train_all(
-        jobs,
-        train,
-        device=run.device,
-        side_by_side=run.profile
-        != "quick",  # over before a worker has started
+        jobs, train, device=run.device, side_by_side=workers
     )
 
 
@@ -1681,10 +1679,10 @@ results = ledger.results(
 )
 published = (
     evidence.published("ensemble_adversarial_training")
-    if run.profile in NO_EVIDENCE
+    if not run.is_evidence
     else results
 )
-this_run = results if run.profile in NO_EVIDENCE else None
+this_run = None if run.is_evidence else results
 scoreboard.comparison_table(
     this_run,
     published,

@@ -211,6 +211,12 @@ def describe(value: Any, device: torch.device | None = None) -> Any:
     raise Unnamed(f"a {type(value).__name__} has no name: {value!r}")
 
 
+def precision_of(described: Any, device: torch.device) -> torch.dtype:
+    """The lowest precision that what is described runs in on a device."""
+    mixed = str(torch.bfloat16) in json.dumps(described)
+    return precision.effective(device, torch.bfloat16 if mixed else torch.float32)
+
+
 def _named(item: Callable | type) -> str:
     """Name and version of a function or class of the package or of torch; where it stands does not count."""
     name = item.__qualname__
@@ -310,16 +316,19 @@ class Call(Artifact):
         Raises:
             Unnamed: the function or one of its arguments is not known by name.
         """
-        return self._named(None)
+        return f"{self.kind}-{digest([self._described, None])}"
 
     @property
     def key(self) -> str:
-        return self._named(self.device)
+        return f"{self.kind}-{digest([self._describe(self.device), self.device.type])}"
 
-    def _named(self, device: torch.device | None) -> str:
+    @functools.cached_property
+    def _described(self) -> list[Any]:
+        return self._describe(None)
+
+    def _describe(self, device: torch.device | None) -> list[Any]:
         fields = {name: describe(value, device) for name, value in self._bound.arguments.items()}
-        config = [_named(self.function), _without_defaults(fields, self._defaults, device)]
-        return f"{self.kind}-{digest([config, None if device is None else device.type])}"
+        return [_named(self.function), _without_defaults(fields, self._defaults, device)]
 
     @property
     def device(self) -> torch.device:
@@ -346,8 +355,7 @@ class Call(Artifact):
                 value = self._made()
                 return {"value": value} if isinstance(value, Tensor) else value
 
-            mixed = "bfloat16" in str(describe(list(self._bound.arguments.values())))
-            dtype = precision.effective(self.device, torch.bfloat16 if mixed else torch.float32)
+            dtype = precision_of(self._described, self.device)
             tensors, certificate = cached(self.key, build, device=self.device, dtype=dtype)
             shelf.note(name, certificate, tensors)
         return tensors["value"] if tensors.keys() == {"value"} else tensors
@@ -428,7 +436,7 @@ def cached(
     checkpoint = path.with_suffix(".checkpoint")
     before = seconds_spent(checkpoint)
     start = time.monotonic()
-    provenance.started_from()
+    provenance.started_from()  # now: the code may be edited, or committed, while it builds
     tensors = {k: v.detach().cpu().contiguous() for k, v in build(checkpoint).items()}
     certificate = provenance.certificate(
         device, dtype, before + time.monotonic() - start, threads or torch.get_num_threads()

@@ -8,7 +8,7 @@ import math
 import os
 import signal
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from copy import deepcopy
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ import torch
 from torch import nn
 from torch.multiprocessing import get_context
 
-from robustutils import artifacts, memory, models, precision, training
+from robustutils import artifacts, memory, models, training
 from robustutils.attacks import PGD
 from robustutils.bounds import dual_margins, interval_margins
 from robustutils.data import Dataset
@@ -412,15 +412,10 @@ class Network(artifacts.Artifact):
             self.cache_key,
             build,
             device=self.device,
-            dtype=self.trained_in(),
+            dtype=artifacts.precision_of(artifacts.describe(self.recipe), self.device),
             threads=1 if self.device.type == "cpu" else None,
             fits=lambda tensors: {name: tensor.shape for name, tensor in tensors.items()} == shapes,
         )
-
-    def trained_in(self) -> torch.dtype:
-        """The effective precision of its training here."""
-        mixed = "bfloat16" in str(artifacts.describe(self.recipe))
-        return precision.effective(self.device, torch.bfloat16 if mixed else torch.float32)
 
     def __getstate__(self) -> dict[str, Any]:
         return vars(self) | {"siblings": (), "_model": None}
@@ -517,9 +512,16 @@ def train_all(
     }
     if artifacts.shelf.frozen:
         return {job: network for job, network in networks.items() if network.is_there()}
-    for network in networks.values() if side_by_side else ():
-        network.siblings = list(networks.values())
+    if side_by_side:
+        join(networks.values())
     return networks
+
+
+def join(networks: Iterable[Network]) -> None:
+    """Let networks train side by side: on the CPU all that are missing, as soon as one of them is needed."""
+    siblings = list(networks)
+    for network in siblings:
+        network.siblings = siblings
 
 
 def train_side_by_side(

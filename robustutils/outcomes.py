@@ -132,45 +132,8 @@ def write(path: Path, pieces: Sequence[Piece]) -> None:
     Raises:
         ValueError: the file would be larger than :data:`LIMIT`; the message names what is largest in it.
     """
-    blobs, described = _Blobs(), []
-    for piece in pieces:
-        rows = []
-        for (id, row), found in piece.rows.items():
-            arrays = {name: blobs.add(torch.from_numpy(_short(a))) for name, a in found.arrays.items()}
-            whole = np.array_equal(found.images, np.arange(len(found.images)))
-            rows.append(
-                {
-                    "id": id,
-                    "row": row,
-                    "arrays": arrays,
-                    "images": len(found.images)
-                    if whole
-                    else blobs.add(torch.from_numpy(found.images.astype(np.int32))),
-                    "seeds": list(found.seeds),
-                    "value": found.value,
-                    "n": found.n,
-                }
-            )
-        small = {
-            name: {key: blobs.add(tensor) for key, tensor in tensors.items()}
-            for name, tensors in piece.small.items()
-        }
-        shared: dict[str, Any] = {}
-        certificates = {}
-        for name, certificate in piece.certificates.items():
-            common = {key: value for key, value in certificate.items() if key != "seconds"}
-            label = artifacts.digest(common)
-            shared[label] = common
-            certificates[name] = [label, certificate.get("seconds", 0)]
-        described.append(
-            {
-                "about": dict(piece.about),
-                "rows": rows,
-                "small": small,
-                "shared": shared,
-                "certificates": certificates,
-            }
-        )
+    blobs = _Blobs()
+    described = [_describe(piece, blobs) for piece in pieces]
     size = sum(tensor.nbytes for tensor in blobs.stored.values()) + len(json.dumps(described))
     if size > LIMIT:
         largest = sorted(
@@ -200,25 +163,58 @@ def read(path: Path) -> list[Piece]:
         return []
     except artifacts.Damaged as problem:
         raise ValueError(f"damaged outcomes {path} ({problem}): git restores them") from problem
-    pieces = []
-    for described in about["pieces"]:
-        rows = {}
-        for row in described["rows"]:
-            arrays = {name: _Blobs.get(stored, mention).numpy() for name, mention in row["arrays"].items()}
-            places = row["images"]
-            images = np.arange(places) if isinstance(places, int) else _Blobs.get(stored, places).numpy()
-            value = tuple(row["value"]) if isinstance(row["value"], list) else row["value"]
-            rows[row["id"], row["row"]] = RowOutcomes(arrays, images, tuple(row["seeds"]), value, row["n"])
-        small = {
-            name: {key: _Blobs.get(stored, mention) for key, mention in tensors.items()}
-            for name, tensors in described["small"].items()
-        }
-        certificates = {
-            name: {**described["shared"][label], "seconds": seconds}
-            for name, (label, seconds) in described["certificates"].items()
-        }
-        pieces.append(Piece(described["about"], rows, small, certificates))
-    return pieces
+    return [_piece(described, stored) for described in about["pieces"]]
+
+
+def _describe(piece: Piece, blobs: _Blobs) -> dict[str, Any]:
+    """A piece as JSON that mentions its tensors; certificates that differ in their seconds alone stand once."""
+    rows = []
+    for (id, row), found in piece.rows.items():
+        whole = np.array_equal(found.images, np.arange(len(found.images)))
+        places = torch.from_numpy(found.images.astype(np.int32))
+        rows.append(
+            {
+                "id": id,
+                "row": row,
+                "arrays": {name: blobs.add(torch.from_numpy(_short(a))) for name, a in found.arrays.items()},
+                "images": len(found.images) if whole else blobs.add(places),
+                "seeds": list(found.seeds),
+                "value": found.value,
+                "n": found.n,
+            }
+        )
+    shared, certificates = {}, {}
+    for name, certificate in piece.certificates.items():
+        common = {key: value for key, value in certificate.items() if key != "seconds"}
+        label = artifacts.digest(common)
+        shared[label] = common
+        certificates[name] = [label, certificate["seconds"]]
+    small = {
+        name: {key: blobs.add(tensor) for key, tensor in tensors.items()}
+        for name, tensors in piece.small.items()
+    }
+    about = dict(piece.about)
+    return {"about": about, "rows": rows, "small": small, "shared": shared, "certificates": certificates}
+
+
+def _piece(described: dict[str, Any], stored: Tensors) -> Piece:
+    """The piece that :func:`_describe` has described."""
+    rows = {}
+    for row in described["rows"]:
+        arrays = {name: _Blobs.get(stored, mention).numpy() for name, mention in row["arrays"].items()}
+        places = row["images"]
+        images = np.arange(places) if isinstance(places, int) else _Blobs.get(stored, places).numpy()
+        value = tuple(row["value"]) if isinstance(row["value"], list) else row["value"]
+        rows[row["id"], row["row"]] = RowOutcomes(arrays, images, tuple(row["seeds"]), value, row["n"])
+    small = {
+        name: {key: _Blobs.get(stored, mention) for key, mention in tensors.items()}
+        for name, tensors in described["small"].items()
+    }
+    certificates = {
+        name: {**described["shared"][label], "seconds": seconds}
+        for name, (label, seconds) in described["certificates"].items()
+    }
+    return Piece(described["about"], rows, small, certificates)
 
 
 def at_hand() -> dict[str, tuple[Tensors, dict[str, Any]]]:

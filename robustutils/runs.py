@@ -12,7 +12,7 @@ import torch
 
 from robustutils import memory, outcomes, provenance
 from robustutils.artifacts import shelf
-from robustutils.criteria import PROFILES
+from robustutils.criteria import NO_EVIDENCE, PROFILES
 
 COLUMNS = {"quick": 0, "check": 1, "standard": 1, "paper": 2}
 """Which of a parameter's three values is a profile's default."""
@@ -108,6 +108,11 @@ class Run:
         if name not in parameters:
             raise AttributeError(f"{name!r} is no parameter of this run")
         return parameters[name]
+
+    @property
+    def is_evidence(self) -> bool:
+        """Whether the profile measures what a verdict may rest on."""
+        return self.profile not in NO_EVIDENCE
 
     @property
     def seeds(self) -> range:
