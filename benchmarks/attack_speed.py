@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 from torch.multiprocessing import get_context
 
-from robustutils import data, defences, evaluation, memory, precision, provenance, threats
+from robustutils import data, defences, evaluation, memory, networks, precision, provenance, threats
 from robustutils.attacks import PGD, decaying
 
 RECIPE = "madry_mnist_fast"
@@ -179,7 +179,7 @@ class Worker:
 def network(layout: str, options: argparse.Namespace) -> nn.Module:
     """The adversarially trained network in one memory layout; trained on first use."""
     train = data.load("mnist", "train", root=options.data)
-    return defences.train(defences.recipe(RECIPE), train).to(memory_format=LAYOUTS[layout])
+    return networks.train(defences.recipe(RECIPE), train).to(memory_format=LAYOUTS[layout])
 
 
 def compare(rows: list[Row], options: argparse.Namespace, images: int) -> list[dict]:

@@ -300,6 +300,7 @@ from robustutils import (
     defences,
     evaluation,
     figures,
+    networks,
     runs,
 )
 from robustutils.threats import Linf
@@ -331,7 +332,7 @@ train, test = (
     train.first(min(run.n_train, len(train))),
     test.first(min(run.n_test, len(test))),
 )
-model = defences.Network(
+model = networks.Network(
     defences.recipe("small_cnn").replace(epochs=run.epochs),
     train,
     device=run.device,

@@ -94,6 +94,7 @@ from robustutils import (
     figures,
     manifolds,
     models,
+    networks,
     objectives,
     precision,
     provenance,
@@ -318,7 +319,7 @@ def own_training_set(name):
     return train[name].take(torch.arange(first, len(train[name])))
 
 
-networks = {}
+defended_by = {}
 for name in sets:
     for defence in ("natural", *defended(name)):
         images = (
@@ -326,12 +327,12 @@ for name in sets:
             if defence in ("natural", "madry")
             else train[name]
         )
-        networks[defence, name] = recipes.Network(
+        defended_by[defence, name] = networks.Network(
             recipe(defence, name), images, seed=run.seed, device=run.device
         )
 if run.profile != "quick":  # there training is over before a worker starts
-    recipes.join(networks.values())
-nets = {key: network() for key, network in networks.items()}
+    networks.join(defended_by.values())
+nets = {key: network() for key, network in defended_by.items()}
 
 # %% [markdown]
 # What each is worth on the test set, before any blind spot: accuracy, accuracy under 40 steps of PGD at its radius, and for
@@ -1522,7 +1523,7 @@ repaired = None
 if run.n_repair and small_sets and ("madry", small_sets[0]) in nets:
     name = small_sets[0]
     plain = recipe("madry", name)
-    repaired = recipes.train(
+    repaired = networks.train(
         plain.replace(
             objective=objectives.ScaledAndShifted(
                 objective=plain.objective, least=0.7

@@ -95,6 +95,7 @@ from robustutils import (
     flips,
     masking,
     models,
+    networks,
     precision,
     provenance,
     runs,
@@ -273,7 +274,7 @@ def train_models(jobs):
     workers = (
         run.profile != "quick"
     )  # there training is over before one starts
-    return defences.train_all(
+    return networks.train_all(
         jobs, train, device=run.device, side_by_side=workers
     )
 
@@ -1456,13 +1457,13 @@ def with_flips(images, count):
 
 
 core = "A" if "A" in sources else "D"
-rounded = defences.train_all(
+rounded = networks.train_all(
     {("core", seeds[0]): standard_recipe(core)},
     train.changed(binary(train.images)),
     device=run.device,
 )
 madry_recipe = defences.recipe("madry_mnist_fast")
-rounded |= defences.train_all(
+rounded |= networks.train_all(
     {
         ("Madry net", seeds[0]): madry_recipe.replace(
             epochs=run.epochs_madry,

@@ -6,7 +6,7 @@ import logging
 import sys
 from typing import Any
 
-from robustutils import artifacts, data, evidence, networks, pipeline, provenance, runs, scoreboard, training
+from robustutils import artifacts, catalogue, data, evidence, pipeline, provenance, runs, scoreboard, training
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -39,7 +39,7 @@ def main(arguments: list[str] | None = None) -> int:
     train = commands.add_parser(
         "train", help="train networks in the background, resumably, and put them into book/weights"
     )
-    train.add_argument("names", nargs="+", metavar="NAME", choices=networks.CATALOGUE)
+    train.add_argument("names", nargs="+", metavar="NAME", choices=catalogue.CATALOGUE)
     train.add_argument(
         "--workers", type=int, default=None, help="processes of one thread each; default: one a core"
     )
@@ -103,12 +103,12 @@ def _check(options: argparse.Namespace) -> None:
 
 def _train(options: argparse.Namespace) -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    networks.train(options.names, workers=options.workers)
+    catalogue.train(options.names, workers=options.workers)
 
 
 def _networks(options: argparse.Namespace) -> None:
     print(f"{'name':26} {'data':14} {'accuracy':>8}  {'trained against':22} {'minutes':>7} {'MiB':>5}")
-    for found in networks.table():
+    for found in catalogue.table():
         minutes = found["certificate"]["seconds"] / 60
         print(
             f"{found['network']:26} {found['dataset']:14} {found['accuracy']:7.2f}%  {found['radius']:22} "

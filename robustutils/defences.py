@@ -1,30 +1,19 @@
-"""The training recipes of the papers by name, and the networks they yield: published, cached, or trained on demand."""
+"""The training recipes of the papers by name."""
 
 import dataclasses
-import functools
-import json
-import logging
 import math
-import os
-import signal
-import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from copy import deepcopy
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
-from multiprocessing import connection, parent_process
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
-from torch.multiprocessing import get_context
 
-from robustutils import artifacts, memory, models, training
+from robustutils import training
+from robustutils.artifacts import Artifact
 from robustutils.attacks import PGD
 from robustutils.bounds import dual_margins, interval_margins
-from robustutils.data import Dataset
 from robustutils.objectives import (
     Adversarial,
     Augmented,
@@ -37,8 +26,6 @@ from robustutils.objectives import (
     Wasserstein,
 )
 from robustutils.threats import Linf
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +61,7 @@ def _eat_recipes() -> dict[str, Recipe]:
     return recipes
 
 
-def with_sources(recipe: Recipe, sources: Sequence["nn.Module | Network"]) -> Recipe:
+def with_sources(recipe: Recipe, sources: Sequence[nn.Module | Artifact]) -> Recipe:
     """Ensemble adversarial training: a recipe of an adversarially trained model, with static sources beside the model.
 
     Training copies the sources and puts them in training mode: their dropout is active, as in the authors' code (EAT,
@@ -287,287 +274,3 @@ def recipe_of(defence: str, dataset: str, *, in_full: bool = False) -> Recipe:
             if key in RECIPES:
                 return RECIPES[key]
     return recipe(defence)
-
-
-class Network(artifacts.Artifact):
-    """The network of a recipe on a training set: called, it is there, in evaluation mode on its device.
-
-    It is taken from the published networks (which may have been trained on another machine, or in another precision:
-    their certificate says) or from the cache, and else trained now, resumably, and kept in the cache. Training on the
-    CPU takes one thread, so that its weights do not depend on how many cores there are. ``siblings`` are trained side by
-    side as soon as one of them is needed and not there.
-    """
-
-    def __init__(
-        self, recipe: Recipe, dataset: Dataset, *, seed: int = 0, device: str | torch.device = "cpu"
-    ) -> None:
-        self.recipe, self.dataset, self.seed = recipe, dataset, seed
-        self._device = torch.device(device)
-        self.siblings: Sequence[Network] = ()
-        self._model: nn.Module | None = None
-
-    @functools.cached_property
-    def name(self) -> str:  # type: ignore[override]
-        """The same on every machine.
-
-        Raises:
-            robustutils.artifacts.Unnamed: a part of the recipe is not known by name.
-        """
-        return self._named(None)
-
-    @functools.cached_property
-    def cache_key(self) -> str:
-        """The name of its file in the cache."""
-        return self._named(self.device)
-
-    def _named(self, device: torch.device | None) -> str:
-        parts = (models.architecture(self.recipe.architecture), training.fit, self.recipe, self.dataset)
-        described = [artifacts.describe(part, device) for part in (*parts, self.seed)]
-        digest = artifacts.digest([described, None if device is None else device.type])
-        return f"model-{self.recipe.architecture}-{digest}"
-
-    @property
-    def device(self) -> torch.device:
-        """Where it computes."""
-        return self._device
-
-    @property
-    def key(self) -> str:
-        """What results on this network depend on: its weights, so that it must be there."""
-        self.make_sure()
-        header = self._header()
-        artifacts.shelf.note(self.name, json.loads(header["about"])["certificate"])
-        return f"{self.name} {header['content']}"
-
-    def _header(self) -> dict[str, str]:
-        try:
-            return artifacts.header(self.published() or self.path)
-        except artifacts.Damaged:
-            self._cached()  # says so and trains it anew
-            return artifacts.header(self.path)
-
-    @property
-    def path(self) -> Path:
-        """Its file in the cache."""
-        return artifacts.folder() / f"{self.cache_key}.safetensors"
-
-    def published(self) -> Path | None:
-        """Its file among the published networks, or None; a damaged one is reported in the log, and none."""
-        for path, header in models.published_headers().items():
-            if header["key"] == self.name and _is_whole(path, path.stat().st_mtime_ns):
-                return path
-        return None
-
-    def is_there(self) -> bool:
-        """Whether it need not be trained."""
-        try:
-            return self.published() is not None or self.path.exists()
-        except artifacts.NotPublished:  # of a static source
-            return False
-
-    def make_sure(self) -> None:
-        """Train it if it is not there, and its missing siblings beside it.
-
-        Raises:
-            robustutils.artifacts.NotPublished: nothing may be trained in this run.
-            robustutils.training.TrainingError: the loss is not finite.
-        """
-        if self.is_there():
-            return
-        missing = [other for other in self.siblings if not other.is_there()]
-        if len(missing) > 1 and self.device.type == "cpu" and not artifacts.shelf.frozen:
-            train_side_by_side(missing)
-        else:
-            self._cached()
-
-    def __call__(self) -> nn.Module:
-        if self._model is None:
-            self.make_sure()
-            path = self.published()
-            if path is None:
-                tensors, certificate = self._cached()
-            else:
-                tensors, about = artifacts.read(path, self.name)
-                certificate = about["certificate"]
-            artifacts.shelf.note(self.name, certificate)
-            model = self._fresh()
-            model.load_state_dict(tensors)
-            self._model = model.eval()
-        return self._model
-
-    def _fresh(self) -> nn.Module:
-        classes = len(self.dataset.classes)
-        return models.build(self.recipe.architecture, classes=classes, seed=self.seed).to(self.device)
-
-    def _cached(self) -> tuple[artifacts.Tensors, dict[str, Any]]:
-        model = self._fresh()
-        shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
-
-        def build(checkpoint: Path) -> artifacts.Tensors:
-            if artifacts.shelf.frozen:
-                raise artifacts.NotPublished(f"{self.name} is not published, and this profile trains nothing")
-            return halves(_trained(model, self.recipe, self.dataset, self.seed, checkpoint))
-
-        return artifacts.cached(
-            self.cache_key,
-            build,
-            device=self.device,
-            dtype=artifacts.precision_of(artifacts.describe(self.recipe), self.device),
-            threads=1 if self.device.type == "cpu" else None,
-            fits=lambda tensors: {name: tensor.shape for name, tensor in tensors.items()} == shapes,
-        )
-
-    def __getstate__(self) -> dict[str, Any]:
-        return vars(self) | {"siblings": (), "_model": None}
-
-
-@functools.cache
-def _is_whole(path: Path, modified: int) -> bool:
-    """Whether the file of a published network, as it was last modified, holds what its header says."""
-    try:
-        artifacts.read(path)
-    except (artifacts.Damaged, OSError) as problem:
-        log.warning("damaged network %s (%s): git restores it", path, problem)
-        return False
-    return True
-
-
-def halves(model: nn.Module) -> artifacts.Tensors:
-    """The weights of a model that :func:`robustutils.training.rounded` has rounded, as half-precision tensors."""
-    return {
-        name: tensor.half() if tensor.is_floating_point() else tensor
-        for name, tensor in model.state_dict().items()
-    }
-
-
-def _ready(objective: Objective) -> Objective:
-    """An objective with its static sources loaded, copied and in training mode."""
-    if not isinstance(objective, EnsembleAdversarial):
-        return objective
-    static = [deepcopy(artifacts.value_of(s)).train().requires_grad_(False) for s in objective.sources]
-    return dataclasses.replace(objective, sources=tuple(static))
-
-
-def _trained(
-    model: nn.Module, recipe: Recipe, dataset: Dataset, seed: int, checkpoint: Path | None = None
-) -> nn.Module:
-    """Train a fresh model by its recipe, on one thread on the CPU, and round its weights."""
-    threads = torch.get_num_threads()
-    if next(model.parameters()).device.type == "cpu":
-        torch.set_num_threads(1)
-    try:
-        training.fit(
-            model,
-            dataset,
-            _ready(recipe.objective),
-            epochs=recipe.epochs,
-            batch_size=recipe.batch_size,
-            learning_rate=recipe.learning_rate,
-            schedule=recipe.schedule,
-            max_gradient_norm=recipe.max_gradient_norm,
-            dtype=recipe.dtype,
-            seed=seed,
-            checkpoint=checkpoint,
-        )
-    finally:
-        torch.set_num_threads(threads)
-    return training.rounded(model)
-
-
-def train(
-    recipe: Recipe, dataset: Dataset, *, seed: int = 0, device: str | torch.device = "cpu"
-) -> nn.Module:
-    """The model of a recipe on a training set, in evaluation mode on ``device``: see :class:`Network`.
-
-    A recipe with parts of your own, which cannot be known by name, is trained at every call and not kept.
-
-    Raises:
-        robustutils.training.TrainingError: the loss is not finite.
-        robustutils.artifacts.CacheError: the cache folder cannot be written.
-    """
-    network = Network(recipe, dataset, seed=seed, device=device)
-    try:
-        network.name  # noqa: B018
-    except artifacts.Unnamed as reason:
-        log.info("trained and not kept: %s", reason)
-        return _trained(network._fresh(), recipe, dataset, seed)
-    return network()
-
-
-def train_all(
-    jobs: Mapping[tuple[str, int], Recipe],
-    dataset: Dataset,
-    *,
-    device: str | torch.device = "cpu",
-    side_by_side: bool = True,
-) -> dict[tuple[str, int], Network]:
-    """The networks of several recipes, by (name, seed) like ``jobs``; none is trained before one of them is needed.
-
-    Then, on the CPU and ``side_by_side``, all that are missing train at once, in as many processes as there are cores.
-    In a run that trains nothing (profile ``check``) only those come back that are there.
-    """
-    networks = {
-        (name, seed): Network(recipe, dataset, seed=seed, device=device)
-        for (name, seed), recipe in jobs.items()
-    }
-    if artifacts.shelf.frozen:
-        return {job: network for job, network in networks.items() if network.is_there()}
-    if side_by_side:
-        join(networks.values())
-    return networks
-
-
-def join(networks: Iterable[Network]) -> None:
-    """Let networks train side by side: on the CPU all that are missing, as soon as one of them is needed."""
-    siblings = list(networks)
-    for network in siblings:
-        network.siblings = siblings
-
-
-def train_side_by_side(
-    networks: Sequence[Network],
-    *,
-    workers: int | None = None,
-    lowest_priority: bool = False,
-    done: Callable[[Network], None] = lambda network: None,
-) -> None:
-    """Train networks on the CPU in ``workers`` processes (default: one for each core), each on one thread.
-
-    ``done`` is called with each when it is there.
-    """
-    if not networks:
-        return
-    with ProcessPoolExecutor(
-        min(workers or os.cpu_count() or 1, len(networks)),
-        mp_context=get_context("spawn"),
-        initializer=_one_thread,
-        initargs=(lowest_priority,),
-    ) as pool:
-        futures = {pool.submit(Network.make_sure, network): network for network in networks}
-        try:
-            for count, future in enumerate(as_completed(futures), 1):
-                future.result()
-                log.info("%d of %d networks are ready: %s", count, len(networks), futures[future].name)
-                done(futures[future])
-        except BaseException:
-            for process in list(pool._processes.values()):
-                process.terminate()
-            pool.shutdown(cancel_futures=True)
-            raise
-
-
-def _one_thread(lowest_priority: bool) -> None:
-    """A worker computes on one thread, leaves Ctrl-C to its parent, and does not outlive it."""
-    if lowest_priority:
-        os.nice(19)
-    torch.set_num_threads(1)
-    memory.keep_freed_blocks()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_leave_with_parent, daemon=True).start()
-
-
-def _leave_with_parent() -> None:
-    parent = parent_process()
-    assert parent is not None
-    connection.wait([parent.sentinel])
-    os._exit(1)

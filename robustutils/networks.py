@@ -1,162 +1,310 @@
-"""The networks of the book by name: how each is trained, and how it is published in ``book/weights``."""
+"""Networks that are known before they are there: published, cached, or trained as soon as one is needed."""
 
+import dataclasses
 import functools
 import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from difflib import get_close_matches
+import logging
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from copy import deepcopy
+from multiprocessing import connection, parent_process
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
+from torch.multiprocessing import get_context
 
-from robustutils import artifacts, data, defences, models
-from robustutils.defences import Network
-from robustutils.evaluation import correct
+from robustutils import artifacts, memory, models, training
+from robustutils.data import Dataset
+from robustutils.defences import Recipe
+from robustutils.objectives import EnsembleAdversarial, Objective
 
-LIMIT = 64 << 20
-"""All published networks together have at most so many bytes."""
-MIXED = torch.bfloat16
-"""Passes of the trainings at ``standard``, where the processor has it."""
+log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Entry:
-    """One network: how it is made, on which data set, and against which perturbation it was trained."""
+class Network(artifacts.Artifact):
+    """The network of a recipe on a training set: called, it is there, in evaluation mode on its device.
 
-    make: Callable[[], Network]
-    dataset: str
-    radius: str = "none"
+    It is taken from the published networks (which may have been trained on another machine, or in another precision:
+    their certificate says) or from the cache, and else trained now, resumably, and kept in the cache. Training on the
+    CPU takes one thread, so that its weights do not depend on how many cores there are. ``siblings`` are trained side by
+    side as soon as one of them is needed and not there.
+    """
+
+    def __init__(
+        self, recipe: Recipe, dataset: Dataset, *, seed: int = 0, device: str | torch.device = "cpu"
+    ) -> None:
+        self.recipe, self.dataset, self.seed = recipe, dataset, seed
+        self._device = torch.device(device)
+        self.siblings: Sequence[Network] = ()
+        self._model: nn.Module | None = None
+
+    @functools.cached_property
+    def name(self) -> str:  # type: ignore[override]
+        """The same on every machine.
+
+        Raises:
+            robustutils.artifacts.Unnamed: a part of the recipe is not known by name.
+        """
+        return self._named(None)
+
+    @functools.cached_property
+    def cache_key(self) -> str:
+        """The name of its file in the cache."""
+        return self._named(self.device)
+
+    def _named(self, device: torch.device | None) -> str:
+        parts = (models.architecture(self.recipe.architecture), training.fit, self.recipe, self.dataset)
+        described = [artifacts.describe(part, device) for part in (*parts, self.seed)]
+        digest = artifacts.digest([described, None if device is None else device.type])
+        return f"model-{self.recipe.architecture}-{digest}"
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return self._device
+
+    @property
+    def key(self) -> str:
+        """What results on this network depend on: its weights, so that it must be there."""
+        self.make_sure()
+        header = self._header()
+        artifacts.shelf.note(self.name, json.loads(header["about"])["certificate"])
+        return f"{self.name} {header['content']}"
+
+    def _header(self) -> dict[str, str]:
+        try:
+            return artifacts.header(self.published() or self.path)
+        except artifacts.Damaged:
+            self._cached()  # says so and trains it anew
+            return artifacts.header(self.path)
+
+    @property
+    def path(self) -> Path:
+        """Its file in the cache."""
+        return artifacts.folder() / f"{self.cache_key}.safetensors"
+
+    def published(self) -> Path | None:
+        """Its file among the published networks, or None; a damaged one is reported in the log, and none."""
+        for path, header in models.published_headers().items():
+            if header["key"] == self.name and _is_whole(path, path.stat().st_mtime_ns):
+                return path
+        return None
+
+    def is_there(self) -> bool:
+        """Whether it need not be trained."""
+        try:
+            return self.published() is not None or self.path.exists()
+        except artifacts.NotPublished:  # of a static source
+            return False
+
+    def make_sure(self) -> None:
+        """Train it if it is not there, and its missing siblings beside it.
+
+        Raises:
+            robustutils.artifacts.NotPublished: nothing may be trained in this run.
+            robustutils.training.TrainingError: the loss is not finite.
+        """
+        if self.is_there():
+            return
+        missing = [other for other in self.siblings if not other.is_there()]
+        if len(missing) > 1 and self.device.type == "cpu" and not artifacts.shelf.frozen:
+            train_side_by_side(missing)
+        else:
+            self._cached()
+
+    def __call__(self) -> nn.Module:
+        if self._model is None:
+            self.make_sure()
+            path = self.published()
+            if path is None:
+                tensors, certificate = self._cached()
+            else:
+                tensors, about = artifacts.read(path, self.name)
+                certificate = about["certificate"]
+            artifacts.shelf.note(self.name, certificate)
+            model = self._fresh()
+            model.load_state_dict(tensors)
+            self._model = model.eval()
+        return self._model
+
+    def _fresh(self) -> nn.Module:
+        classes = len(self.dataset.classes)
+        return models.build(self.recipe.architecture, classes=classes, seed=self.seed).to(self.device)
+
+    def _cached(self) -> tuple[artifacts.Tensors, dict[str, Any]]:
+        model = self._fresh()
+        shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
+
+        def build(checkpoint: Path) -> artifacts.Tensors:
+            if artifacts.shelf.frozen:
+                raise artifacts.NotPublished(f"{self.name} is not published, and this profile trains nothing")
+            return halves(_trained(model, self.recipe, self.dataset, self.seed, checkpoint))
+
+        return artifacts.cached(
+            self.cache_key,
+            build,
+            device=self.device,
+            dtype=artifacts.precision_of(artifacts.describe(self.recipe), self.device),
+            threads=1 if self.device.type == "cpu" else None,
+            fits=lambda tensors: {name: tensor.shape for name, tensor in tensors.items()} == shapes,
+        )
+
+    def __getstate__(self) -> dict[str, Any]:
+        return vars(self) | {"siblings": (), "_model": None}
 
 
 @functools.cache
-def _train(dataset: str) -> data.Dataset:
-    return data.load(dataset, "train")
+def _is_whole(path: Path, modified: int) -> bool:
+    """Whether the file of a published network, as it was last modified, holds what its header says."""
+    try:
+        artifacts.read(path)
+    except (artifacts.Damaged, OSError) as problem:
+        log.warning("damaged network %s (%s): git restores it", path, problem)
+        return False
+    return True
 
 
-def _defended(defence: str, dataset: str) -> Network:
-    """A defence of the blind-spot chapter at ``standard``: Madry and natural networks hold 5,000 images back."""
-    images = _train(dataset)
-    if defence in ("madry", "natural"):
-        images = images.take(torch.arange(5000, len(images)))
-    return Network(defences.recipe_of(defence, dataset), images)
-
-
-def _eat(name: str, seed: int = 0) -> Network:
-    """A model of the first chapter at ``standard``."""
-    return Network(defences.recipe(f"eat_{name}").replace(dtype=MIXED), _train("mnist"), seed=seed)
-
-
-def _eat_ensemble(name: str) -> Network:
-    recipe = defences.recipe(f"eat_{name}_adv").replace(dtype=MIXED)
-    return Network(defences.with_sources(recipe, [_eat(name, 2)]), _train("mnist"))
-
-
-def _small_cnn() -> Network:
-    return Network(defences.recipe("small_cnn"), _train("digits").first(1280))
-
-
-def _entries() -> dict[str, Entry]:
-    entries = {"small_cnn": Entry(_small_cnn, "digits")}
-    radii = {
-        "madry": {"mnist": "linf 0.3", "fashion_mnist": "linf 0.1"},
-        "natural": {},
-        "kolter_wong": {"mnist": "linf 0.1", "fashion_mnist": "linf 0.1"},
-        "wrm": {"mnist": "Wasserstein, c = 1.3", "fashion_mnist": "Wasserstein, c = 1.3"},
+def halves(model: nn.Module) -> artifacts.Tensors:
+    """The weights of a model that :func:`robustutils.training.rounded` has rounded, as half-precision tensors."""
+    return {
+        name: tensor.half() if tensor.is_floating_point() else tensor
+        for name, tensor in model.state_dict().items()
     }
-    for defence, by_set in radii.items():
-        for dataset in ("mnist", "fashion_mnist"):
-            make = functools.partial(_defended, defence, dataset)
-            entries[f"{defence}_{dataset}"] = Entry(make, dataset, by_set.get(dataset, "none"))
-    for name, seeds in {"d": 3, "c": 2, "b": 1, "b_star": 1, "a": 1}.items():
-        for seed in range(seeds):
-            label = f"eat_{name}" if seed == 0 else f"eat_{name}_seed_{seed}"
-            entries[label] = Entry(functools.partial(_eat, name, seed), "mnist")
-        entries[f"eat_{name}_adv"] = Entry(functools.partial(_eat, f"{name}_adv"), "mnist", "linf 0.3")
-    entries["eat_d_adv_ens"] = Entry(functools.partial(_eat_ensemble, "d"), "mnist", "linf 0.3")
-    entries["eat_d_adv_input_dropout"] = Entry(
-        functools.partial(_eat, "d_input_dropout_adv"), "mnist", "linf 0.3"
-    )
-    return entries
 
 
-CATALOGUE: Mapping[str, Entry] = _entries()
-"""The networks that can be published, cheapest and most used first."""
+def _ready(objective: Objective) -> Objective:
+    """An objective with its static sources loaded, copied and in training mode."""
+    if not isinstance(objective, EnsembleAdversarial):
+        return objective
+    static = [deepcopy(artifacts.value_of(s)).train().requires_grad_(False) for s in objective.sources]
+    return dataclasses.replace(objective, sources=tuple(static))
 
 
-def entry(name: str) -> Entry:
-    """The entry of a network.
-
-    Raises:
-        ValueError: no network has this name; the message lists those there are.
-    """
-    if name not in CATALOGUE:
-        near = get_close_matches(name, CATALOGUE, 1)
-        hint = f" (did you mean {near[0]!r}?)" if near else ""
-        raise ValueError(f"unknown network {name!r}{hint}; there are {', '.join(CATALOGUE)}")
-    return CATALOGUE[name]
-
-
-def publish(name: str) -> Path:
-    """Write a trained network to ``book/weights`` with its certificate, its accuracy and its radius; returns the file.
-
-    Raises:
-        ValueError: an unknown name, or all published networks together would be too large.
-    """
-    found = entry(name)
-    network = found.make()
-    model = network()
-    test = data.load(found.dataset, "test")
-    hits = correct(model, test.images, test.labels)
-    path = models.weights_folder() / f"{name}.safetensors"
-    tensors = defences.halves(model)
-    size = sum(tensor.nbytes for tensor in tensors.values())
-    others = sum(other.stat().st_size for other in path.parent.glob("*.safetensors") if other != path)
-    if size + others > LIMIT:
-        raise ValueError(
-            f"{name} has {size / 2**20:.1f} MiB: with it book/weights would have {(size + others) / 2**20:.1f} MiB "
-            f"and may have {LIMIT / 2**20:.0f}"
+def _trained(
+    model: nn.Module, recipe: Recipe, dataset: Dataset, seed: int, checkpoint: Path | None = None
+) -> nn.Module:
+    """Train a fresh model by its recipe, on one thread on the CPU, and round its weights."""
+    threads = torch.get_num_threads()
+    if next(model.parameters()).device.type == "cpu":
+        torch.set_num_threads(1)
+    try:
+        training.fit(
+            model,
+            dataset,
+            _ready(recipe.objective),
+            epochs=recipe.epochs,
+            batch_size=recipe.batch_size,
+            learning_rate=recipe.learning_rate,
+            schedule=recipe.schedule,
+            max_gradient_norm=recipe.max_gradient_norm,
+            dtype=recipe.dtype,
+            seed=seed,
+            checkpoint=checkpoint,
         )
-    artifacts.write(
-        path,
-        network.name,
-        tensors,
-        network=name,
-        architecture=network.recipe.architecture,
-        classes=len(network.dataset.classes),
-        dataset=found.dataset,
-        seed=network.seed,
-        radius=found.radius,
-        accuracy=round(100 * hits.float().mean().item(), 2),
-        images=len(hits),
-        certificate=artifacts.shelf.used[network.name],
-    )
-    return path
+    finally:
+        torch.set_num_threads(threads)
+    return training.rounded(model)
 
 
-def train(names: Sequence[str], *, workers: int | None = None, report: Callable[[str], None] = print) -> None:
-    """Train networks in the background, one thread each, at the lowest priority, and publish each when it is there.
+def train(
+    recipe: Recipe, dataset: Dataset, *, seed: int = 0, device: str | torch.device = "cpu"
+) -> nn.Module:
+    """The model of a recipe on a training set, in evaluation mode on ``device``: see :class:`Network`.
 
-    An interrupted training goes on from its last checkpoint at the next call; what is published is left as it is.
+    A recipe with parts of your own, which cannot be known by name, is trained at every call and not kept.
+
+    Raises:
+        robustutils.training.TrainingError: the loss is not finite.
+        robustutils.artifacts.CacheError: the cache folder cannot be written.
     """
-    jobs = {name: entry(name).make() for name in names}
-    missing = {network.name: name for name, network in jobs.items() if not network.is_there()}
-
-    def done(network: Network) -> None:
-        name = missing.pop(network.name)
-        report(f"{name}: {publish(name)}")
-
-    for name, network in jobs.items():
-        if network.published() is None and network.is_there():
-            report(f"{name}: {publish(name)}")
-    defences.train_side_by_side(
-        [jobs[name] for name in missing.values()], workers=workers, lowest_priority=True, done=done
-    )
+    network = Network(recipe, dataset, seed=seed, device=device)
+    try:
+        network.name  # noqa: B018
+    except artifacts.Unnamed as reason:
+        log.info("trained and not kept: %s", reason)
+        return _trained(network._fresh(), recipe, dataset, seed)
+    return network()
 
 
-def table() -> list[dict[str, Any]]:
-    """What each published network says about itself."""
-    return [
-        json.loads(header["about"]) | {"bytes": path.stat().st_size}
-        for path, header in models.published_headers().items()
-    ]
+def train_all(
+    jobs: Mapping[tuple[str, int], Recipe],
+    dataset: Dataset,
+    *,
+    device: str | torch.device = "cpu",
+    side_by_side: bool = True,
+) -> dict[tuple[str, int], Network]:
+    """The networks of several recipes, by (name, seed) like ``jobs``; none is trained before one of them is needed.
+
+    Then, on the CPU and ``side_by_side``, all that are missing train at once, in as many processes as there are cores.
+    In a run that trains nothing (profile ``check``) only those come back that are there.
+    """
+    networks = {
+        (name, seed): Network(recipe, dataset, seed=seed, device=device)
+        for (name, seed), recipe in jobs.items()
+    }
+    if artifacts.shelf.frozen:
+        return {job: network for job, network in networks.items() if network.is_there()}
+    if side_by_side:
+        join(networks.values())
+    return networks
+
+
+def join(networks: Iterable[Network]) -> None:
+    """Let networks train side by side: on the CPU all that are missing, as soon as one of them is needed."""
+    siblings = list(networks)
+    for network in siblings:
+        network.siblings = siblings
+
+
+def train_side_by_side(
+    networks: Sequence[Network],
+    *,
+    workers: int | None = None,
+    lowest_priority: bool = False,
+    done: Callable[[Network], None] = lambda network: None,
+) -> None:
+    """Train networks on the CPU in ``workers`` processes (default: one for each core), each on one thread.
+
+    ``done`` is called with each when it is there.
+    """
+    if not networks:
+        return
+    with ProcessPoolExecutor(
+        min(workers or os.cpu_count() or 1, len(networks)),
+        mp_context=get_context("spawn"),
+        initializer=_one_thread,
+        initargs=(lowest_priority,),
+    ) as pool:
+        futures = {pool.submit(Network.make_sure, network): network for network in networks}
+        try:
+            for count, future in enumerate(as_completed(futures), 1):
+                future.result()
+                log.info("%d of %d networks are ready: %s", count, len(networks), futures[future].name)
+                done(futures[future])
+        except BaseException:
+            for process in list(pool._processes.values()):
+                process.terminate()
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+def _one_thread(lowest_priority: bool) -> None:
+    """A worker computes on one thread, leaves Ctrl-C to its parent, and does not outlive it."""
+    if lowest_priority:
+        os.nice(19)
+    torch.set_num_threads(1)
+    memory.keep_freed_blocks()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_leave_with_parent, daemon=True).start()
+
+
+def _leave_with_parent() -> None:
+    parent = parent_process()
+    assert parent is not None
+    connection.wait([parent.sentinel])
+    os._exit(1)

@@ -20,6 +20,7 @@ import torch
 import yaml
 
 from robustutils import (
+    catalogue,
     checks,
     claims,
     criteria,
@@ -28,7 +29,6 @@ from robustutils import (
     evidence,
     figures,
     models,
-    networks,
     outcomes,
     pipeline,
     provenance,
@@ -428,15 +428,15 @@ def test_no_data_weights_or_failed_run_is_committed():
 
 def test_every_published_network_is_whole_and_all_together_fit():
     files = sorted((BOOK / "weights").iterdir())
-    assert {path.stem for path in files} <= networks.CATALOGUE.keys()
+    assert {path.stem for path in files} <= catalogue.CATALOGUE.keys()
     for path in files:
         model = models.published(path.stem)
         assert all(torch.equal(w, w.half().float()) for w in model.state_dict().values()), path.stem
-    assert sum(path.stat().st_size for path in files) <= networks.LIMIT
+    assert sum(path.stat().st_size for path in files) <= catalogue.LIMIT
 
 
 def test_a_published_network_is_as_accurate_as_its_file_says():
-    described = {found["network"]: found for found in networks.table()}
+    described = {found["network"]: found for found in catalogue.table()}
     test = data.load("digits", "test")
     hits = evaluation.correct(models.published("small_cnn"), test.images, test.labels)
     assert described["small_cnn"]["accuracy"] == pytest.approx(100 * hits.float().mean().item(), abs=0.3)

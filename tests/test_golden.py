@@ -27,6 +27,7 @@ from robustutils import (
     evaluation,
     flips,
     models,
+    networks,
     objectives,
     precision,
     square,
@@ -335,7 +336,7 @@ def test_a_changed_default_needs_a_raised_version():
 def names() -> dict[str, str]:
     """Names under which results are published."""
     digits = data.load("digits").first(1280)
-    net = defences.Network(defences.recipe("small_cnn"), digits)
+    net = networks.Network(defences.recipe("small_cnn"), digits)
     pgd = attacks.PGD(threat=Linf(eps=0.1), steps=20, dtype=torch.bfloat16)
     return {
         "network": net.name,

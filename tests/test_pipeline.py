@@ -443,14 +443,14 @@ def test_the_scoreboard_of_a_run_stays_out_of_the_readme(repo):
 
 MEASURED = """
 # %% tags=["remove-cell"]
-from robustutils import attacks, claims, data, defences, evaluation, evidence, models
+from robustutils import attacks, claims, data, defences, evaluation, evidence, models, networks
 
 def refuse(*arguments, **settings):
     raise AssertionError("a network was built, loaded or trained")
 
 if then == "no networks":
     models.build = models.published = refuse
-net = defences.Network(defences.recipe("small_cnn"), data.load("digits").first(1280))
+net = networks.Network(defences.recipe("small_cnn"), data.load("digits").first(1280))
 test = data.load("digits", "test").first(60 if run.profile == "check" else 100)
 fooled = ~evaluation.evaluate(net, attacks.FGSM(eps=run.radius), test).attacked.numpy()
 ledger = evidence.Ledger(claims.Claims.load("CLAIMS"), run.profile)

@@ -1,0 +1,162 @@
+"""The networks of the book by name: how each is trained, and how it is published in ``book/weights``."""
+
+import functools
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from robustutils import artifacts, data, defences, models
+from robustutils.evaluation import correct
+from robustutils.networks import Network, halves, train_side_by_side
+
+LIMIT = 64 << 20
+"""All published networks together have at most so many bytes."""
+MIXED = torch.bfloat16
+"""Passes of the trainings at ``standard``, where the processor has it."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One network: how it is made, on which data set, and against which perturbation it was trained."""
+
+    make: Callable[[], Network]
+    dataset: str
+    radius: str = "none"
+
+
+@functools.cache
+def _train(dataset: str) -> data.Dataset:
+    return data.load(dataset, "train")
+
+
+def _defended(defence: str, dataset: str) -> Network:
+    """A defence of the blind-spot chapter at ``standard``: Madry and natural networks hold 5,000 images back."""
+    images = _train(dataset)
+    if defence in ("madry", "natural"):
+        images = images.take(torch.arange(5000, len(images)))
+    return Network(defences.recipe_of(defence, dataset), images)
+
+
+def _eat(name: str, seed: int = 0) -> Network:
+    """A model of the first chapter at ``standard``."""
+    return Network(defences.recipe(f"eat_{name}").replace(dtype=MIXED), _train("mnist"), seed=seed)
+
+
+def _eat_ensemble(name: str) -> Network:
+    recipe = defences.recipe(f"eat_{name}_adv").replace(dtype=MIXED)
+    return Network(defences.with_sources(recipe, [_eat(name, 2)]), _train("mnist"))
+
+
+def _small_cnn() -> Network:
+    return Network(defences.recipe("small_cnn"), _train("digits").first(1280))
+
+
+def _entries() -> dict[str, Entry]:
+    entries = {"small_cnn": Entry(_small_cnn, "digits")}
+    radii = {
+        "madry": {"mnist": "linf 0.3", "fashion_mnist": "linf 0.1"},
+        "natural": {},
+        "kolter_wong": {"mnist": "linf 0.1", "fashion_mnist": "linf 0.1"},
+        "wrm": {"mnist": "Wasserstein, c = 1.3", "fashion_mnist": "Wasserstein, c = 1.3"},
+    }
+    for defence, by_set in radii.items():
+        for dataset in ("mnist", "fashion_mnist"):
+            make = functools.partial(_defended, defence, dataset)
+            entries[f"{defence}_{dataset}"] = Entry(make, dataset, by_set.get(dataset, "none"))
+    for name, seeds in {"d": 3, "c": 2, "b": 1, "b_star": 1, "a": 1}.items():
+        for seed in range(seeds):
+            label = f"eat_{name}" if seed == 0 else f"eat_{name}_seed_{seed}"
+            entries[label] = Entry(functools.partial(_eat, name, seed), "mnist")
+        entries[f"eat_{name}_adv"] = Entry(functools.partial(_eat, f"{name}_adv"), "mnist", "linf 0.3")
+    entries["eat_d_adv_ens"] = Entry(functools.partial(_eat_ensemble, "d"), "mnist", "linf 0.3")
+    entries["eat_d_adv_input_dropout"] = Entry(
+        functools.partial(_eat, "d_input_dropout_adv"), "mnist", "linf 0.3"
+    )
+    return entries
+
+
+CATALOGUE: Mapping[str, Entry] = _entries()
+"""The networks that can be published, cheapest and most used first."""
+
+
+def entry(name: str) -> Entry:
+    """The entry of a network.
+
+    Raises:
+        ValueError: no network has this name; the message lists those there are.
+    """
+    if name not in CATALOGUE:
+        near = get_close_matches(name, CATALOGUE, 1)
+        hint = f" (did you mean {near[0]!r}?)" if near else ""
+        raise ValueError(f"unknown network {name!r}{hint}; there are {', '.join(CATALOGUE)}")
+    return CATALOGUE[name]
+
+
+def publish(name: str) -> Path:
+    """Write a trained network to ``book/weights`` with its certificate, its accuracy and its radius; returns the file.
+
+    Raises:
+        ValueError: an unknown name, or all published networks together would be too large.
+    """
+    found = entry(name)
+    network = found.make()
+    model = network()
+    test = data.load(found.dataset, "test")
+    hits = correct(model, test.images, test.labels)
+    path = models.weights_folder() / f"{name}.safetensors"
+    tensors = halves(model)
+    size = sum(tensor.nbytes for tensor in tensors.values())
+    others = sum(other.stat().st_size for other in path.parent.glob("*.safetensors") if other != path)
+    if size + others > LIMIT:
+        raise ValueError(
+            f"{name} has {size / 2**20:.1f} MiB: with it book/weights would have {(size + others) / 2**20:.1f} MiB "
+            f"and may have {LIMIT / 2**20:.0f}"
+        )
+    artifacts.write(
+        path,
+        network.name,
+        tensors,
+        network=name,
+        architecture=network.recipe.architecture,
+        classes=len(network.dataset.classes),
+        dataset=found.dataset,
+        seed=network.seed,
+        radius=found.radius,
+        accuracy=round(100 * hits.float().mean().item(), 2),
+        images=len(hits),
+        certificate=artifacts.shelf.used[network.name],
+    )
+    return path
+
+
+def train(names: Sequence[str], *, workers: int | None = None, report: Callable[[str], None] = print) -> None:
+    """Train networks in the background, one thread each, at the lowest priority, and publish each when it is there.
+
+    An interrupted training goes on from its last checkpoint at the next call; what is published is left as it is.
+    """
+    jobs = {name: entry(name).make() for name in names}
+    missing = {network.name: name for name, network in jobs.items() if not network.is_there()}
+
+    def done(network: Network) -> None:
+        name = missing.pop(network.name)
+        report(f"{name}: {publish(name)}")
+
+    for name, network in jobs.items():
+        if network.published() is None and network.is_there():
+            report(f"{name}: {publish(name)}")
+    train_side_by_side(
+        [jobs[name] for name in missing.values()], workers=workers, lowest_priority=True, done=done
+    )
+
+
+def table() -> list[dict[str, Any]]:
+    """What each published network says about itself."""
+    return [
+        json.loads(header["about"]) | {"bytes": path.stat().st_size}
+        for path, header in models.published_headers().items()
+    ]
