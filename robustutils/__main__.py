@@ -6,7 +6,17 @@ import logging
 import sys
 from typing import Any
 
-from robustutils import artifacts, catalogue, data, evidence, pipeline, provenance, runs, scoreboard, training
+from robustutils import (
+    catalogue,
+    data,
+    evidence,
+    pipeline,
+    provenance,
+    runs,
+    scoreboard,
+    storage,
+    training,
+)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -57,7 +67,7 @@ def main(arguments: list[str] | None = None) -> int:
         pipeline.PipelineError,
         data.DataError,
         training.TrainingError,
-        artifacts.CacheError,
+        storage.CacheError,
         ValueError,
         OSError,
     ) as error:

@@ -14,24 +14,19 @@ import hashlib
 import inspect
 import json
 import logging
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import FunctionType
 from typing import Any
 
-import platformdirs
-import safetensors
-import safetensors.torch
 import torch
 from torch import Tensor, nn
 
 from robustutils import precision, provenance
+from robustutils.storage import Damaged, Tensors, folder, header, read, tensor_hash, write
 
 log = logging.getLogger(__name__)
-
-Tensors = dict[str, Tensor]
 
 VERSIONS: dict[str, int] = {}
 """Versions above 1 of the package's functions and classes, by name.
@@ -43,124 +38,12 @@ SMALL = 1 << 19
 """Artifacts of at most so many bytes are published with a chapter's outcomes; larger ones can be made again."""
 
 
-class CacheError(RuntimeError):
-    """The cache folder cannot be written."""
-
-
-class Damaged(ValueError):
-    """A file is not the whole artifact that it should be; the message says why."""
-
-
 class Unnamed(TypeError):
     """A value that is not known by name, so that what depends on it cannot be kept."""
 
 
 class NotPublished(RuntimeError):
     """A network would have to be trained where nothing is trained; the message names it."""
-
-
-# ---- files ----
-
-
-def folder() -> Path:
-    """The cache folder: ``ROBUSTUTILS_CACHE``, else the user's cache folder; made on demand.
-
-    Raises:
-        CacheError: it cannot be created or written; the message names it and the variable.
-    """
-    root = Path(os.environ.get("ROBUSTUTILS_CACHE") or platformdirs.user_cache_dir("robustutils"))
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-        probe = root / f".writable-{os.getpid()}"
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise CacheError(
-            f"the cache folder {root} cannot be written ({error.strerror}); "
-            "set ROBUSTUTILS_CACHE to a folder that can"
-        ) from error
-    return root
-
-
-def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Call ``write`` with a temporary path beside ``path``, then move the result into place."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
-        write(partial)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-def write(path: Path, key: str, tensors: Mapping[str, Tensor], **about: Any) -> None:
-    """Write tensors as a safetensors file with its key, JSON ``about`` it, a hash of its content and one of all three."""
-    plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-    metadata = {"key": key, "about": json.dumps(about, sort_keys=True), "content": _content(plain)}
-    metadata["sha256"] = _checksum(metadata)
-
-    def save(partial: Path) -> None:
-        safetensors.torch.save_file(plain, partial, metadata)
-        partial.chmod(0o644)
-
-    write_atomically(path, save)
-
-
-def read(path: Path, key: str | None = None) -> tuple[Tensors, dict[str, Any]]:
-    """Tensors of a file that :func:`write` made, and what it says about them.
-
-    Raises:
-        Damaged: it is no such file, its content does not match its checksum, or it is another artifact than ``key``.
-        FileNotFoundError: there is no file.
-    """
-    metadata = header(path)
-    try:
-        tensors = safetensors.torch.load_file(path)
-    except safetensors.SafetensorError as error:
-        raise Damaged(str(error)) from error
-    if metadata["content"] != _content(tensors):
-        raise Damaged("its content does not match its checksum")
-    if key is not None and metadata["key"] != key:
-        raise Damaged(f"it holds {metadata['key']}")
-    return tensors, json.loads(metadata["about"])
-
-
-def header(path: Path) -> dict[str, str]:
-    """What a file says of itself, without its tensors: ``key``, ``about`` in JSON, ``content`` (a hash of its tensors).
-
-    Raises:
-        Damaged, FileNotFoundError: as :func:`read`.
-    """
-    try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-    except safetensors.SafetensorError as error:
-        raise Damaged(str(error)) from error
-    if missing := {"key", "about", "content", "sha256"} - metadata.keys():
-        raise Damaged(f"it says nothing of its {', '.join(sorted(missing))}")
-    if metadata["sha256"] != _checksum(metadata):
-        raise Damaged("its header does not match its checksum")
-    return metadata
-
-
-def tensor_hash(*tensors: Tensor) -> str:
-    """SHA-256 over shape, dtype and content of the tensors."""
-    digest = hashlib.sha256()
-    for tensor in tensors:
-        flat = tensor.detach().cpu().contiguous().flatten()
-        digest.update(f"{tuple(tensor.shape)} {tensor.dtype};".encode())
-        digest.update(flat.view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
-
-
-def _content(tensors: Mapping[str, Tensor]) -> str:
-    hashes = {name: tensor_hash(tensor) for name, tensor in sorted(tensors.items())}
-    return hashlib.sha256(json.dumps(hashes).encode()).hexdigest()
-
-
-def _checksum(metadata: Mapping[str, str]) -> str:
-    parts = [metadata[name] for name in ("key", "about", "content")]
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
 def digest(value: Any) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from robustutils import artifacts, data, defences, models
+from robustutils import artifacts, data, defences, models, storage
 from robustutils.evaluation import correct
 from robustutils.networks import Network, halves, train_side_by_side
 
@@ -117,7 +117,7 @@ def publish(name: str) -> Path:
             f"{name} has {size / 2**20:.1f} MiB: with it book/weights would have {(size + others) / 2**20:.1f} MiB "
             f"and may have {LIMIT / 2**20:.0f}"
         )
-    artifacts.write(
+    storage.write(
         path,
         network.name,
         tensors,

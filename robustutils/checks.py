@@ -11,8 +11,8 @@ import numpy as np
 import torch
 
 from robustutils import provenance
-from robustutils.artifacts import write_atomically
 from robustutils.outcomes import Piece, RowOutcomes
+from robustutils.storage import write_atomically
 
 MOST_CHANGED = 0.01
 """Share of a row's outcomes that may change, two at least: truth values that flip, numbers that move by their mean size.

@@ -11,13 +11,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from robustutils.artifacts import write_atomically
 from robustutils.claims import Claims, Row
 from robustutils.criteria import FIDELITIES, NO_EVIDENCE, PROFILES, STRONG, VERDICTS, Judgement, verdict
 from robustutils.measurements import Measurement
 from robustutils.measurements import difference as difference  # chapters find all they record with here
 from robustutils.measurements import mean as mean
 from robustutils.measurements import rate as rate
+from robustutils.storage import write_atomically
 
 Results = dict[str, Any]
 PERCENT = ("%", "points")

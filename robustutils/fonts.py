@@ -23,7 +23,7 @@ from torch import Tensor
 from robustutils._dataset import Dataset, sha256
 from robustutils._files import DataError, choose, find_root, require
 from robustutils._font_files import FILES
-from robustutils.artifacts import write_atomically
+from robustutils.storage import write_atomically
 
 log = logging.getLogger(__name__)
 

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from robustutils import artifacts, provenance
+from robustutils import provenance, storage
 
 log = logging.getLogger(__name__)
 
@@ -358,15 +358,15 @@ def weights_folder() -> Path:
 
 
 def published_headers() -> dict[Path, dict[str, Any]]:
-    """What the file of each published network says about itself: see :func:`robustutils.artifacts.header`.
+    """What the file of each published network says about itself: see :func:`robustutils.storage.header`.
 
     A damaged file is reported in the log and left out.
     """
     headers = {}
     for path in sorted(weights_folder().glob("*.safetensors")):
         try:
-            headers[path] = artifacts.header(path)
-        except (artifacts.Damaged, OSError) as problem:
+            headers[path] = storage.header(path)
+        except (storage.Damaged, OSError) as problem:
             log.warning("damaged network %s (%s): git restores it", path, problem)
     return headers
 
@@ -386,10 +386,10 @@ def published(name: str, *, device: str | torch.device = "cpu") -> nn.Module:
         hint = f" (did you mean {near[0]!r}?)" if near else ""
         raise ModelError(f"no published network {name!r}{hint}; there are {', '.join(names)}")
     try:
-        tensors, about = artifacts.read(path)
+        tensors, about = storage.read(path)
         if about.get("network") != name:
-            raise artifacts.Damaged(f"it holds {about.get('network')}")
-    except (artifacts.Damaged, OSError) as problem:
+            raise storage.Damaged(f"it holds {about.get('network')}")
+    except (storage.Damaged, OSError) as problem:
         raise ModelError(f"damaged network {path} ({problem}): git restores it") from problem
     model = build(about["architecture"], classes=about["classes"])
     model.load_state_dict(tensors)

@@ -18,7 +18,7 @@ import torch
 from torch import nn
 from torch.multiprocessing import get_context
 
-from robustutils import artifacts, memory, models, training
+from robustutils import artifacts, memory, models, storage, training
 from robustutils.data import Dataset
 from robustutils.defences import Recipe
 from robustutils.objectives import EnsembleAdversarial, Objective
@@ -78,15 +78,15 @@ class Network(artifacts.Artifact):
 
     def _header(self) -> dict[str, str]:
         try:
-            return artifacts.header(self.published() or self.path)
-        except artifacts.Damaged:
+            return storage.header(self.published() or self.path)
+        except storage.Damaged:
             self._cached()  # says so and trains it anew
-            return artifacts.header(self.path)
+            return storage.header(self.path)
 
     @property
     def path(self) -> Path:
         """Its file in the cache."""
-        return artifacts.folder() / f"{self.cache_key}.safetensors"
+        return storage.folder() / f"{self.cache_key}.safetensors"
 
     def published(self) -> Path | None:
         """Its file among the published networks, or None; a damaged one is reported in the log, and none."""
@@ -124,7 +124,7 @@ class Network(artifacts.Artifact):
             if path is None:
                 tensors, certificate = self._cached()
             else:
-                tensors, about = artifacts.read(path, self.name)
+                tensors, about = storage.read(path, self.name)
                 certificate = about["certificate"]
             artifacts.shelf.note(self.name, certificate)
             model = self._fresh()
@@ -136,11 +136,11 @@ class Network(artifacts.Artifact):
         classes = len(self.dataset.classes)
         return models.build(self.recipe.architecture, classes=classes, seed=self.seed).to(self.device)
 
-    def _cached(self) -> tuple[artifacts.Tensors, dict[str, Any]]:
+    def _cached(self) -> tuple[storage.Tensors, dict[str, Any]]:
         model = self._fresh()
         shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
 
-        def build(checkpoint: Path) -> artifacts.Tensors:
+        def build(checkpoint: Path) -> storage.Tensors:
             if artifacts.shelf.frozen:
                 raise artifacts.NotPublished(f"{self.name} is not published, and this profile trains nothing")
             return halves(_trained(model, self.recipe, self.dataset, self.seed, checkpoint))
@@ -162,14 +162,14 @@ class Network(artifacts.Artifact):
 def _is_whole(path: Path, modified: int) -> bool:
     """Whether the file of a published network, as it was last modified, holds what its header says."""
     try:
-        artifacts.read(path)
-    except (artifacts.Damaged, OSError) as problem:
+        storage.read(path)
+    except (storage.Damaged, OSError) as problem:
         log.warning("damaged network %s (%s): git restores it", path, problem)
         return False
     return True
 
 
-def halves(model: nn.Module) -> artifacts.Tensors:
+def halves(model: nn.Module) -> storage.Tensors:
     """The weights of a model that :func:`robustutils.training.rounded` has rounded, as half-precision tensors."""
     return {
         name: tensor.half() if tensor.is_floating_point() else tensor
@@ -220,7 +220,7 @@ def train(
 
     Raises:
         robustutils.training.TrainingError: the loss is not finite.
-        robustutils.artifacts.CacheError: the cache folder cannot be written.
+        robustutils.storage.CacheError: the cache folder cannot be written.
     """
     network = Network(recipe, dataset, seed=seed, device=device)
     try:

@@ -17,8 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from robustutils import artifacts
-from robustutils.artifacts import Tensors
+from robustutils import artifacts, storage
+from robustutils.storage import Tensors
 
 VARIABLE = "ROBUSTUTILS_OUTCOMES"
 """Names the file whose artifacts a run takes before it measures; set by ``publish``."""
@@ -102,7 +102,7 @@ class _Blobs:
         shape, kind = list(tensor.shape), str(tensor.dtype).removeprefix("torch.")
         if tensor.dtype == torch.bool:
             tensor = torch.from_numpy(np.packbits(tensor.numpy().reshape(-1)))
-        name = artifacts.tensor_hash(tensor)[:24]
+        name = storage.tensor_hash(tensor)[:24]
         self.stored[name] = tensor
         return [name, kind, shape]
 
@@ -148,7 +148,7 @@ def write(path: Path, pieces: Sequence[Piece]) -> None:
             f"{path.name} would have {size / 2**20:.1f} MiB and may have {LIMIT / 2**20:.0f}; largest: "
             + ", ".join(f"{name} ({bytes / 2**10:.0f} KiB)" for bytes, name in largest)
         )
-    artifacts.write(path, KEY, blobs.stored, pieces=described)
+    storage.write(path, KEY, blobs.stored, pieces=described)
 
 
 def read(path: Path) -> list[Piece]:
@@ -158,10 +158,10 @@ def read(path: Path) -> list[Piece]:
         ValueError: the file is damaged; the message names it.
     """
     try:
-        stored, about = artifacts.read(path, KEY)
+        stored, about = storage.read(path, KEY)
     except FileNotFoundError:
         return []
-    except artifacts.Damaged as problem:
+    except storage.Damaged as problem:
         raise ValueError(f"damaged outcomes {path} ({problem}): git restores them") from problem
     return [_piece(described, stored) for described in about["pieces"]]
 

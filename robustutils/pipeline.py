@@ -24,8 +24,8 @@ from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 
 from robustutils import checks, evidence, outcomes, provenance, scoreboard
-from robustutils.artifacts import write_atomically
 from robustutils.criteria import NO_EVIDENCE
+from robustutils.storage import write_atomically
 
 RESULTS_MIME = "application/vnd.robustutils.results+json"
 REFERENCE_TAG = "nbval-check-output"

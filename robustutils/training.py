@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from robustutils import artifacts, precision
+from robustutils import artifacts, precision, storage
 from robustutils.data import Dataset
 from robustutils.objectives import Objective
 
@@ -158,19 +158,19 @@ def _save(path: Path, model: nn.Module, optimiser: torch.optim.Optimizer, step: 
     state["random"] = torch.get_rng_state()
     if torch.cuda.is_available():
         state["cuda_random"] = torch.cuda.get_rng_state()
-    artifacts.write(path, path.name, state, step=step, seconds=seconds)
+    storage.write(path, path.name, state, step=step, seconds=seconds)
 
 
 def _restore(path: Path, model: nn.Module, optimiser: torch.optim.Optimizer) -> int:
     """Take up the state of a checkpoint; returns the steps done, 0 where there is none that can be used."""
     try:
-        state, about = artifacts.read(path, path.name)
+        state, about = storage.read(path, path.name)
         shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
         if shapes != {name: tensor.shape for name, tensor in _part(state, "model.").items()}:
-            raise artifacts.Damaged("its tensors have other names or shapes")
+            raise storage.Damaged("its tensors have other names or shapes")
     except FileNotFoundError:
         return 0
-    except (artifacts.Damaged, OSError) as problem:
+    except (storage.Damaged, OSError) as problem:
         log.warning("damaged checkpoint %s (%s): training begins anew", path, problem)
         return 0
     model.load_state_dict(_part(state, "model."))

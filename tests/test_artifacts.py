@@ -30,24 +30,14 @@ from robustutils import (
     precision,
     provenance,
     square,
+    storage,
     subspaces,
     threats,
     training,
 )
-from robustutils.artifacts import (
-    VERSIONS,
-    CacheError,
-    Damaged,
-    Unnamed,
-    cached,
-    describe,
-    kept,
-    later,
-    shelf,
-    tensor_hash,
-    write_atomically,
-)
+from robustutils.artifacts import VERSIONS, Unnamed, cached, describe, kept, later, shelf
 from robustutils.attacks import FGSM, IFGSM, PGD, RFGSM, StepLL
+from robustutils.storage import CacheError, Damaged, tensor_hash, write_atomically
 from robustutils.threats import L2, Linf
 
 CPU = torch.device("cpu")
@@ -178,21 +168,21 @@ def test_tensors_of_another_shape_are_built_anew(cache, caplog):
 
 def test_a_file_of_someone_else_says_nothing_of_itself(tmp_path):
     path = tmp_path / "other.safetensors"
-    artifacts.safetensors.torch.save_file(TENSORS, path)
-    for look in (artifacts.header, artifacts.read):
+    storage.safetensors.torch.save_file(TENSORS, path)
+    for look in (storage.header, storage.read):
         with pytest.raises(Damaged, match="it says nothing of its about, "):
             look(path)
 
 
 def test_what_is_written_is_read_with_what_it_says_about_itself(tmp_path):
     path = tmp_path / "a.safetensors"
-    artifacts.write(path, "the-key", TENSORS, seconds=1.5, places=[1, 2])
-    tensors, about = artifacts.read(path, "the-key")
+    storage.write(path, "the-key", TENSORS, seconds=1.5, places=[1, 2])
+    tensors, about = storage.read(path, "the-key")
     assert same(tensors)
     assert about == {"seconds": 1.5, "places": [1, 2]}
-    assert artifacts.header(path)["key"] == "the-key"
+    assert storage.header(path)["key"] == "the-key"
     with pytest.raises(Damaged, match="it holds the-key"):
-        artifacts.read(path, "another")
+        storage.read(path, "another")
 
 
 def test_an_unwritable_folder_is_named_with_the_variable_that_sets_it(tmp_path, monkeypatch):
@@ -210,14 +200,14 @@ def test_an_unwritable_folder_is_named_with_the_variable_that_sets_it(tmp_path, 
 
 
 def test_the_folder_is_the_users_where_the_variable_is_not_set(tmp_path, monkeypatch):
-    monkeypatch.setattr(artifacts.platformdirs, "user_cache_dir", lambda name: str(tmp_path / "home" / name))
+    monkeypatch.setattr(storage.platformdirs, "user_cache_dir", lambda name: str(tmp_path / "home" / name))
     for unset in (
         lambda: monkeypatch.delenv("ROBUSTUTILS_CACHE"),
         lambda: monkeypatch.setenv("ROBUSTUTILS_CACHE", ""),
     ):
         unset()
-        assert artifacts.folder() == tmp_path / "home" / "robustutils"
-    assert list(artifacts.folder().iterdir()) == []
+        assert storage.folder() == tmp_path / "home" / "robustutils"
+    assert list(storage.folder().iterdir()) == []
 
 
 @pytest.mark.parametrize("error", [OverflowError("no"), KeyboardInterrupt()], ids=repr)
@@ -237,7 +227,7 @@ def test_nothing_half_written_after_an_exception_while_saving(cache, monkeypatch
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(artifacts.safetensors.torch, "save_file", half)
+        patch.setattr(storage.safetensors.torch, "save_file", half)
         with pytest.raises(KeyboardInterrupt):
             ask(Build())
     assert list(cache.iterdir()) == []
@@ -311,7 +301,7 @@ def test_an_artifact_has_the_certificate_of_its_making(monkeypatch):
 
 def test_the_seconds_of_an_interrupted_making_count(monkeypatch):
     def interrupted(checkpoint: Path) -> dict[str, Tensor]:
-        artifacts.write(checkpoint, checkpoint.name, TENSORS, seconds=1000.0)
+        storage.write(checkpoint, checkpoint.name, TENSORS, seconds=1000.0)
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from robustutils import artifacts, catalogue, data, defences, evaluation, models, provenance
+from robustutils import artifacts, catalogue, data, defences, evaluation, models, provenance, storage
 from robustutils.artifacts import shelf
 from robustutils.catalogue import CATALOGUE, Entry
 from robustutils.data import DataError
@@ -75,7 +75,7 @@ def test_a_published_network_says_what_it_is_and_is_the_one_that_was_trained(two
     trained = Network(defences.recipe("small_cnn").replace(epochs=1), few, seed=1)
     path = catalogue.publish("small_cnn_seed_1")
     assert path == two / "small_cnn_seed_1.safetensors"
-    tensors, about = artifacts.read(path, trained.name)
+    tensors, about = storage.read(path, trained.name)
     certificate = about.pop("certificate")
     test = data.load("digits", "test")
     hits = evaluation.correct(trained(), test.images, test.labels)
@@ -89,7 +89,7 @@ def test_a_published_network_says_what_it_is_and_is_the_one_that_was_trained(two
         "accuracy": round(100 * hits.float().mean().item(), 2),
         "images": len(test),
     }
-    assert certificate == artifacts.read(trained.path)[1]["certificate"]
+    assert certificate == storage.read(trained.path)[1]["certificate"]
     assert (certificate["commit"], certificate["threads"]) == (provenance.started_from(), "1")
     assert {tensor.dtype for tensor in tensors.values()} == {torch.float16}
     assert same_weights(models.published("small_cnn_seed_1"), trained())
@@ -98,13 +98,13 @@ def test_a_published_network_says_what_it_is_and_is_the_one_that_was_trained(two
 
 def test_publishing_again_changes_nothing(two, cache, caplog):
     path = catalogue.publish("small_cnn")
-    before = artifacts.header(path)
+    before = storage.header(path)
     for file in cache.iterdir():
         file.unlink()
     shelf.clear()
     caplog.set_level(logging.INFO)
     catalogue.publish("small_cnn")
-    assert artifacts.header(path) == before
+    assert storage.header(path) == before
     assert "epoch 1" not in caplog.text, "it was trained again"
 
 
@@ -130,7 +130,7 @@ def test_the_table_is_what_the_files_say(two, caplog):
     found = catalogue.table()
     assert [row["network"] for row in found] == ["small_cnn", "small_cnn_seed_1"]
     assert [row["bytes"] for row in found] == [path.stat().st_size for path in paths]
-    assert found[1].items() >= json.loads(artifacts.header(paths[1])["about"]).items()
+    assert found[1].items() >= json.loads(storage.header(paths[1])["about"]).items()
     paths[0].write_bytes(b"damaged")
     assert [row["network"] for row in catalogue.table()] == ["small_cnn_seed_1"]
     assert f"damaged network {paths[0]}" in caplog.text
@@ -191,7 +191,7 @@ def test_files_that_have_been_exchanged_are_found_out(two):
 
 def test_another_artifact_in_the_place_of_a_network_is_no_network(two):
     path = two / "losses.safetensors"
-    artifacts.write(path, "losses-1", {"value": torch.ones(3)}, certificate={})
+    storage.write(path, "losses-1", {"value": torch.ones(3)}, certificate={})
     with pytest.raises(models.ModelError, match=f"damaged network {path}"):
         models.published("losses")
 

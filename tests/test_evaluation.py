@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from robustutils import artifacts, bounds, evaluation
+from robustutils import bounds, evaluation, storage
 from robustutils.attacks import FGSM, PGD, RFGSM, cross_entropy
 from robustutils.data import Dataset
 from robustutils.evaluation import (
@@ -346,7 +346,7 @@ def test_verdicts_on_crafted_images_need_the_images_only_once(digits_net, digits
         images = crafted(digits_net, attack, few)
         assert torch.equal(judged(digits_net, images, few.labels), expected)
     assert calls == ["FGSM"]
-    artifacts.folder().joinpath(f"{images.key}.safetensors").unlink()
+    storage.folder().joinpath(f"{images.key}.safetensors").unlink()
     assert torch.equal(judged(digits_net, crafted(digits_net, attack, few), few.labels), expected)
     assert calls == ["FGSM"], "images were made again for verdicts that are there"
 

@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from robustutils import artifacts, evaluation, models, networks, precision, training
-from robustutils.artifacts import VERSIONS, CacheError, NotPublished, later, shelf
+from robustutils import artifacts, evaluation, models, networks, precision, storage, training
+from robustutils.artifacts import VERSIONS, NotPublished, later, shelf
 from robustutils.attacks import FGSM
 from robustutils.defences import Recipe, recipe, with_sources
 from robustutils.networks import Network, train, train_all, train_side_by_side
@@ -22,6 +22,7 @@ from robustutils.objectives import (
     Clean,
     EnsembleAdversarial,
 )
+from robustutils.storage import CacheError
 
 EAT = ("eat_a", "eat_b", "eat_b_star", "eat_c", "eat_d")
 TINY = Recipe(architecture="eat_d", objective=Clean(), epochs=2, batch_size=64)
@@ -152,7 +153,7 @@ def test_the_second_call_comes_from_the_cache(few, cache, caplog):
 
 def test_a_network_is_what_its_file_holds(few):
     network = Network(ONCE, few)
-    tensors, _ = artifacts.read(network.path) if network() else ({}, {})
+    tensors, _ = storage.read(network.path) if network() else ({}, {})
     assert {tensor.dtype for tensor in tensors.values()} == {torch.float16}
     for name, tensor in network().state_dict().items():
         assert tensor.dtype == torch.float32
@@ -326,7 +327,7 @@ def test_a_network_has_the_certificate_of_its_training(few, monkeypatch):
             ran = torch.bfloat16 if (fast, asked) == (torch.bfloat16, torch.bfloat16) else torch.float32
             assert found["precision"] == str(ran).removeprefix("torch.")
             assert (found["threads"], found["device"]) == ("1", "cpu")
-            assert found == artifacts.read(network.path)[1]["certificate"]
+            assert found == storage.read(network.path)[1]["certificate"]
 
 
 def test_the_time_before_an_interruption_counts(few, interruption, cache):
@@ -334,8 +335,8 @@ def test_the_time_before_an_interruption_counts(few, interruption, cache):
     with pytest.raises(KeyboardInterrupt):
         train(TINY, few)
     (path,) = cache.iterdir()
-    state, about = artifacts.read(path)
-    artifacts.write(path, path.name, state, **about | {"seconds": 5000.0})
+    state, about = storage.read(path)
+    storage.write(path, path.name, state, **about | {"seconds": 5000.0})
     network = Network(TINY, few)
     network()
     assert 5000 <= shelf.used[network.name]["seconds"] < 5060
@@ -435,7 +436,7 @@ def test_a_network_can_be_sent_to_a_worker_without_its_weights_and_siblings(few)
 
 
 def publish(path: Path, network: Network, model: nn.Module, **certificate: object) -> None:
-    artifacts.write(path, network.name, networks.halves(model), certificate=certificate)
+    storage.write(path, network.name, networks.halves(model), certificate=certificate)
 
 
 @wraps(training.fit)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from robustutils import artifacts, evaluation, evidence, outcomes
+from robustutils import evaluation, evidence, outcomes, storage
 from robustutils.artifacts import shelf
 from robustutils.evidence import Measurement
 from robustutils.outcomes import Piece, RowOutcomes
@@ -41,7 +41,7 @@ def test_truth_values_come_back_and_take_a_bit_each(shape, tmp_path):
     found = piece.rows["T1", "FGSM"].arrays["outcomes"]
     assert found.dtype == bool
     assert np.array_equal(found, values)
-    stored, _ = artifacts.read(tmp_path / "spots.outcomes.safetensors")
+    stored, _ = storage.read(tmp_path / "spots.outcomes.safetensors")
     assert [tensor.nbytes for tensor in stored.values()] == [-(-values.size // 8)]
 
 
@@ -109,7 +109,7 @@ def test_what_is_mentioned_twice_is_stored_once(tmp_path):
     values = bits(1, 4096)
     rows = {("T1", f"row {i}"): row(values) for i in range(50)}
     back(tmp_path, Piece(ABOUT, rows), Piece(ABOUT, rows))
-    stored, _ = artifacts.read(tmp_path / "spots.outcomes.safetensors")
+    stored, _ = storage.read(tmp_path / "spots.outcomes.safetensors")
     assert len(stored) == 1
 
 
@@ -217,7 +217,7 @@ def test_a_damaged_file_is_named_with_what_restores_it(damage, tmp_path):
 
 def test_another_artifact_in_its_place_and_a_pickle_are_damage(tmp_path, pickle_trap):
     path, (pickle, sprung) = tmp_path / "spots.outcomes.safetensors", pickle_trap
-    artifacts.write(path, "losses-1", {"value": torch.ones(3)})
+    storage.write(path, "losses-1", {"value": torch.ones(3)})
     with pytest.raises(ValueError, match="it holds losses-1"):
         outcomes.read(path)
     path.write_bytes(pickle)

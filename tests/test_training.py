@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from robustutils import artifacts, data, evaluation, models, precision, training
+from robustutils import artifacts, data, evaluation, models, precision, storage, training
 from robustutils.attacks import FGSM
 from robustutils.objectives import Clean, EnsembleAdversarial
 from robustutils.training import TrainingError, fit
@@ -324,9 +324,9 @@ def interrupted(net: nn.Module, images: data.Dataset, checkpoint: Path) -> bytes
 
 def of_a_wider_network(checkpoint: Path) -> bytes:
     """The checkpoint with another shape of the last layer's bias."""
-    state, about = artifacts.read(checkpoint)
+    state, about = storage.read(checkpoint)
     state["model.4.bias"] = torch.zeros(7)
-    artifacts.write(checkpoint, checkpoint.name, state, **about)
+    storage.write(checkpoint, checkpoint.name, state, **about)
     return checkpoint.read_bytes()
 
 
