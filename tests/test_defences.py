@@ -4,7 +4,6 @@ import math
 
 import pytest
 import torch
-from torch import nn
 
 from robustutils import defences, models, training
 from robustutils.attacks import PGD
@@ -23,30 +22,6 @@ from robustutils.objectives import (
 from robustutils.threats import Linf
 
 EAT = ("eat_a", "eat_b", "eat_b_star", "eat_c", "eat_d")
-TINY = Recipe(architecture="eat_d", objective=Clean(), epochs=2, batch_size=64)
-ONCE = TINY.replace(epochs=1)
-SINGLE_STEP = ONCE.replace(objective=EnsembleAdversarial(eps=0.3))
-
-pytestmark = pytest.mark.usefixtures("weights")
-
-
-@pytest.fixture(scope="module")
-def few(digits):
-    return digits.first(128)
-
-
-def same_weights(a: nn.Module, b: nn.Module) -> bool:
-    return all(torch.equal(p, q) for p, q in zip(a.parameters(), b.parameters(), strict=True))
-
-
-def epochs_run(caplog) -> int:
-    """How many epochs were trained since the last call."""
-    count = sum(record.getMessage().startswith("epoch ") for record in caplog.records)
-    caplog.clear()
-    return count
-
-
-# ---- the recipes ----
 
 
 @pytest.mark.parametrize("name", EAT)

@@ -24,7 +24,6 @@ from robustutils.objectives import (
 )
 from robustutils.storage import CacheError
 
-EAT = ("eat_a", "eat_b", "eat_b_star", "eat_c", "eat_d")
 TINY = Recipe(architecture="eat_d", objective=Clean(), epochs=2, batch_size=64)
 ONCE = TINY.replace(epochs=1)
 SINGLE_STEP = ONCE.replace(objective=EnsembleAdversarial(eps=0.3))
