@@ -61,6 +61,7 @@ lint: setup ## ruff, format and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/mypy --config-file tests/mypy.ini tests
 
 format: setup ## bring the code into the project's format
 	$(BIN)/ruff check --fix .

@@ -4,3 +4,26 @@ Every module is one idea and is imported by its name, for example ``from robustu
 """
 
 __version__ = "0.1.0"
+
+GROUPS = {
+    "science": (
+        *(
+            "threats",
+            "attacks",
+            "square",
+            "carlini",
+            "objectives",
+            "bounds",
+            "models",
+            "defences",
+            "training",
+        ),
+        *("networks", "catalogue", "evaluation", "masking", "subspaces", "flips", "manifolds", "blind_spots"),
+        *("data", "fonts"),
+    ),
+    "measure": ("outcomes", "statistics", "sanity", "pieces", "checks"),
+    "judge": ("claims", "criteria", "results", "study"),
+    "show": ("figures", "tables", "scoreboard"),
+    "run": ("parameters", "runs", "provenance", "artifacts", "storage", "speed"),
+}
+"""The public modules by what they are for, as the API pages list them; pipeline and command line stand beside them."""

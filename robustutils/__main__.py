@@ -6,17 +6,8 @@ import logging
 import sys
 from typing import Any
 
-from robustutils import (
-    catalogue,
-    data,
-    evidence,
-    pipeline,
-    provenance,
-    runs,
-    scoreboard,
-    storage,
-    training,
-)
+from robustutils import catalogue, data, pipeline, provenance, results, scoreboard, storage, training
+from robustutils.parameters import PROFILES
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -34,9 +25,7 @@ def main(arguments: list[str] | None = None) -> int:
     ):
         command = commands.add_parser(name, help=text)
         command.add_argument("chapter")
-        command.add_argument(
-            "--profile", default="quick" if name == "run" else "standard", choices=runs.PROFILES
-        )
+        command.add_argument("--profile", default="quick" if name == "run" else "standard", choices=PROFILES)
         command.add_argument(
             "-p", dest="parameters", nargs=2, action="append", default=[], metavar=("NAME", "VALUE")
         )
@@ -53,6 +42,7 @@ def main(arguments: list[str] | None = None) -> int:
     train.add_argument(
         "--workers", type=int, default=None, help="processes of one thread each; default: one a core"
     )
+    commands.add_parser("new", help="write a new chapter that runs, to begin from").add_argument("name")
     commands.add_parser("networks", help="list the published networks")
     commands.add_parser("build", help="execute what has changed at quick and render the book")
     commands.add_parser("site", help="render the published edition")
@@ -85,12 +75,8 @@ def main(arguments: list[str] | None = None) -> int:
 def _run(options: argparse.Namespace) -> None:
     pipeline.run(options.chapter, options.profile, _parameters(options))
     folder = pipeline.build_folder() / options.profile
-    if pipeline.claims_path(options.chapter).exists():
-        print(
-            scoreboard.terminal_scoreboard(
-                [evidence.read_results(folder / "results" / f"{options.chapter}.json")]
-            )
-        )
+    if pipeline.has_claims(options.chapter):
+        print(scoreboard.terminal_scoreboard([results.read(folder / "results" / f"{options.chapter}.json")]))
     print(f"executed notebook: {folder / options.chapter}.ipynb")
 
 
@@ -126,6 +112,12 @@ def _networks(options: argparse.Namespace) -> None:
         )
 
 
+def _new(options: argparse.Namespace) -> None:
+    for path in pipeline.new(options.name):
+        print(f"written: {path}")
+    print("next: make references, which makes its notebook")
+
+
 def _build(options: argparse.Namespace) -> None:
     page = pipeline.book()
     print(scoreboard.terminal_scoreboard(pipeline.read_all(pipeline.build_folder() / "quick" / "results")))
@@ -150,6 +142,7 @@ COMMANDS = {
     "check": _check,
     "train": _train,
     "networks": _networks,
+    "new": _new,
     "publish": _publish,
     "build": _build,
     "site": _site,

@@ -10,12 +10,12 @@ import urllib.request
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable
-from difflib import get_close_matches
 from pathlib import Path
 
 import platformdirs
 
 from robustutils._torchvision import datasets
+from robustutils.parameters import unknown
 
 log = logging.getLogger(__name__)
 
@@ -28,9 +28,7 @@ _INVARIANCE_URL = (
     "https://raw.githubusercontent.com/ftramer/Excessive-Invariance/780cab97b95f3a2a50c8b2cd14f2256ce8062c41"
 )
 _INVARIANCE_SHA256 = {
-    "invariance_examples": {
-        "indexs.npy": "a6bd76c3327259475ff8d4e48a4c49cb1fd84df90bd651c45312486b3903968d",
-    },
+    "invariance_examples": {"indexs.npy": "a6bd76c3327259475ff8d4e48a4c49cb1fd84df90bd651c45312486b3903968d"},
     "invariance_examples/l0": {
         "automated.npy": "02eb24c04a8b7a26c397fa02e4ae90d43c9e0818eb9f6dcd007953d5279c6d8b",
         "automated_labels.npy": "8e4387f2a9e89678911071838dbf82a59788f49a07784b8960a3310c640a30ec",
@@ -116,9 +114,7 @@ def choose(kind: str, value: str, allowed: Iterable[str]) -> None:
     """
     allowed = tuple(allowed)
     if value not in allowed:
-        near = get_close_matches(str(value), allowed, n=1)
-        hint = f"did you mean {near[0]!r}? " if near else ""
-        raise ValueError(f"unknown {kind} {value!r}: {hint}allowed are {', '.join(allowed)}")
+        raise ValueError(unknown(kind, value, allowed))
 
 
 def find_root(root: str | Path | None = None) -> Path:

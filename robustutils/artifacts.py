@@ -23,7 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from robustutils import precision, provenance
+from robustutils import provenance, speed
 from robustutils.storage import Damaged, Tensors, folder, header, read, tensor_hash, write
 
 log = logging.getLogger(__name__)
@@ -68,7 +68,7 @@ def describe(value: Any, device: torch.device | None = None) -> Any:
     if isinstance(value, Artifact):
         return {"artifact": value.name if device is None else value.key}
     if isinstance(value, torch.dtype):
-        return str(value if device is None else precision.effective(device, value))
+        return str(value if device is None else speed.effective(device, value))
     if isinstance(value, Tensor):
         return {"tensor": tensor_hash(value)}
     if isinstance(value, nn.Module):
@@ -97,7 +97,7 @@ def describe(value: Any, device: torch.device | None = None) -> Any:
 def precision_of(described: Any, device: torch.device) -> torch.dtype:
     """The lowest precision that what is described runs in on a device."""
     mixed = str(torch.bfloat16) in json.dumps(described)
-    return precision.effective(device, torch.bfloat16 if mixed else torch.float32)
+    return speed.effective(device, torch.bfloat16 if mixed else torch.float32)
 
 
 def _named(item: Callable | type) -> str:

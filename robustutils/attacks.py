@@ -17,8 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from robustutils.input_gradients import FastInputGradients
-from robustutils.precision import autocast, exact
+from robustutils.speed import FastInputGradients, autocast, exact
 from robustutils.threats import Linf, ThreatSet
 
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -388,7 +387,7 @@ class PGD:
         keep_best: return the iterate of highest loss, else the last.
         drop_fooled: stop work on an example at the first iterate that fools the model. With the margin loss the
             verdicts are the same, sooner; with cross-entropy, whose best iterate need not fool, a few more fall.
-        dtype: of the passes, see :func:`robustutils.precision.autocast`.
+        dtype: of the passes, see :func:`robustutils.speed.autocast`.
         seed: of the random starts, where the call brings no generator.
     """
 

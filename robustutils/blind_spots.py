@@ -5,14 +5,19 @@ alpha (x - 1/2) + beta. Success has two thresholds: eps, and the stricter alpha 
 """
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from robustutils.artifacts import kept
 from robustutils.attacks import ascend, check_inputs, evaluation_mode, margin
+from robustutils.carlini import CarliniL2, CarliniLinf, Nearest, nearest
 from robustutils.data import Dataset
-from robustutils.evaluation import Model, Rate, evaluate, judged
+from robustutils.evaluation import Model, Rate, correct, evaluate
+from robustutils.outcomes import Outcomes
 from robustutils.threats import ThreatSet
 
 
@@ -134,6 +139,13 @@ class Cell:
         hits = self.at_alpha_eps if strict else self.at_eps
         return Rate(int(hits.sum()), len(hits))
 
+    def outcomes(self, quantity: str, seeds: Sequence[int], dataset: str) -> Outcomes:
+        """``accuracy`` over all images, or ``success at eps`` or ``success at alpha eps`` over those attacked."""
+        if quantity == "accuracy":
+            return Outcomes(self.correct, seeds, dataset=dataset)
+        hits = {"success at eps": self.at_eps, "success at alpha eps": self.at_alpha_eps}[quantity]
+        return Outcomes(hits, seeds, self.attacked, dataset)
+
 
 def attack_cell(
     model: Model,
@@ -154,8 +166,8 @@ def attack_cell(
         ValueError: pixels would leave [0, 1], or no image is classified correctly.
     """
     images = transformed(dataset, alpha, beta)
-    correct = judged(model, images.images, images.labels)
-    attacked = correct.nonzero().squeeze(1)[:n]
+    right = kept(correct, model, images.images, images.labels)
+    attacked = right.nonzero().squeeze(1)[:n]
     if len(attacked) == 0:
         raise ValueError(
             f"none of the {len(dataset)} images is classified correctly at alpha={alpha}, beta={beta}"
@@ -172,4 +184,64 @@ def attack_cell(
         threat = dataclasses.replace(attack.threat, eps=alpha * attack.threat.eps)  # type: ignore[type-var]
         stricter = dataclasses.replace(attack, threat=threat)
         at_alpha_eps[at_eps] = successes(stricter, attacked[at_eps])
-    return Cell(alpha, beta, correct, attacked, at_eps, at_alpha_eps)
+    return Cell(alpha, beta, right, attacked, at_eps, at_alpha_eps)
+
+
+def plane(
+    model: Model,
+    attack: FixedRadius,
+    dataset: Dataset,
+    *,
+    scales: Sequence[float],
+    shares: Sequence[float],
+    n: int,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Success on ``n`` images and accuracy in percent over scale and shift: two arrays [shares, scales].
+
+    A shift is given as a share, from -1 to 1, of the largest possible one, (1 - alpha) / 2. Both arrays are NaN where
+    alpha = 1 leaves no room for a shift, success also where more than half of the images are misclassified.
+    """
+    success, accuracy = np.full((2, len(shares), len(scales)), np.nan)
+    for column, alpha in enumerate(scales):
+        for line, share in enumerate(shares):
+            if alpha == 1 and share != 0:
+                continue
+            beta = share * (1 - alpha) / 2
+            moved = transformed(dataset, alpha, beta)
+            right = kept(correct, model, moved.images, moved.labels)
+            accuracy[line, column] = 100 * right.float().mean().item()
+            if accuracy[line, column] >= 50:
+                cell = attack_cell(model, attack, dataset, alpha=alpha, beta=beta, n=n)
+                success[line, column] = cell.success().percent
+    return success, accuracy
+
+
+def nearest_in_cells(
+    model: Model,
+    attack: CarliniLinf | CarliniL2,
+    dataset: Dataset,
+    cells: Sequence[tuple[float, float]],
+    *,
+    n: int,
+    n_moved: int,
+) -> tuple[Tensor, list[Nearest]]:
+    """The nearest adversarial examples of the same images in several (alpha, beta), as in the paper's galleries.
+
+    The images are the first ``n`` that are classified correctly in every cell, those of a cell other than (1, 0) the first
+    ``n_moved`` of these. Returns their places in the data set and one result for each cell.
+
+    Raises:
+        ValueError: fewer than 4 images are classified correctly in every cell.
+    """
+    moved = [transformed(dataset, alpha, beta) for alpha, beta in cells]
+    stays = [kept(correct, model, part.images, part.labels) for part in moved]
+    places = torch.stack(stays).all(0).nonzero().squeeze(1)[:n]
+    if len(places) < 4:
+        raise ValueError(f"{len(places)} images stay correctly classified in {list(cells)}: at least 4 must")
+    chosen = [places if cell == (1, 0) else places[:n_moved] for cell in cells]
+    images = torch.cat([part.images[some] for part, some in zip(moved, chosen, strict=True)])
+    together = dataset.take(torch.cat(chosen)).changed(images)
+    found = nearest(model, attack, together, batch_size=60)
+    sizes = [len(some) for some in chosen]
+    split = zip(found.images.split(sizes), found.distances.split(sizes), strict=True)
+    return places, [Nearest(*parts) for parts in split]

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from robustutils import provenance
-from robustutils.outcomes import Piece, RowOutcomes
+from robustutils.pieces import Piece, RowOutcomes
 from robustutils.storage import write_atomically
 
 MOST_CHANGED = 0.01

@@ -1,80 +1,153 @@
-"""What a paper claims, as data that is fixed before any run: the file ``chapters/NAME.claims.toml``.
+"""A chapter's declaration, ``chapters/NAME.toml``: its parameters, and what its paper claims, fixed before any run.
 
-A claim is one block of the file. It becomes one row for each cell of its table and for each of its explicit
-rows, or a single row; keys of the block hold for all its rows, keys of a row go before them.
+A claim is one ``[[claims]]`` block. Its rows are its explicit ``rows``, or the cells of a table: ``cells`` holds lines of
+numbers, the first ones the coordinates that ``keys`` names, the others one row for each of ``columns`` (nan: no such
+cell). Keys of the block hold for all its rows, keys of a row go before them. ``at`` places a row by coordinates; a
+coordinate that is a list makes the row a sequence. ``reference`` names the coordinates of the row that it is paired with
+to tell an effect, ``minus`` those of the row that is subtracted from it. ``except`` lists keys that hold for the rows at
+some coordinates only.
 """
 
 import hashlib
 import math
 import os
 import tomllib
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from robustutils.criteria import Criterion, Value, parse_criterion
+from robustutils import provenance
+from robustutils.criteria import FIDELITIES, Criterion, Value, parse_criterion
+from robustutils.parameters import Parameter, unknown
 
-SUFFIX = ".claims.toml"
-
-_FILE_KEYS = {"paper": dict, "claims": list}
+_FILE_KEYS: dict[str, Any] = dict.fromkeys(("paper", "parameters", "titles", "picture"), dict) | {
+    "claims": list,
+    "depends_on": list,
+}
 _PAPER_KEYS = dict.fromkeys(("key", "title", "url"), str)
-_ROW_KEYS = {"statement": str, "unit": str, "needs": str, "min_n": int, "min_seeds": int, "criterion": dict}
-_CLAIM_KEYS = {"id": str, "columns": list, "table": dict, "rows": list, "paper": object} | _ROW_KEYS
+_PICTURE_KEYS = {"ids": list, "lines": dict, "series": dict, "xlabel": str, "caption": str}
+_ROW_KEYS = (
+    dict.fromkeys(("statement", "unit", "needs", "fidelity"), str)
+    | dict.fromkeys(("at", "minus", "reference", "criterion"), dict)
+    | {"min_n": int, "min_seeds": int, "depends_on": list}
+)
+_TABLE_KEYS = {"line": str, "keys": list, "columns": list, "cells": list}
+_CLAIM_KEYS = {"id": str, "rows": list, "except": list} | _TABLE_KEYS | _ROW_KEYS
 
 
 @dataclass(frozen=True)
 class Row:
-    """One claimed number or relation; `paper` is None where it states no number, `needs` why not run."""
+    """One claimed number or relation; `paper` is None where it states no number, `needs` why it is not run.
+
+    `fidelity` is the most that a run by the paper's protocol has; it is less where a parameter in `depends_on` departs.
+    """
 
     id: str
     row: str
+    title: str
     statement: str
-    unit: str
-    paper: Value | None
-    criterion: Criterion | None
-    min_n: int
-    min_seeds: int
-    needs: str
+    unit: str = ""
+    paper: Value | None = None
+    criterion: Criterion | None = None
+    min_n: int = 0
+    min_seeds: int = 0
+    needs: str = ""
+    fidelity: str = "exact"
+    at: Mapping[str, Any] = field(default_factory=dict)
+    minus: Mapping[str, Any] = field(default_factory=dict)
+    reference: Mapping[str, Any] = field(default_factory=dict)
+    depends_on: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Claims:
-    """The claims of one paper, as `chapters/NAME.claims.toml` fixes them before any run."""
+    """What ``chapters/NAME.toml`` declares; a page without a paper, such as the background, has parameters alone."""
 
     chapter: str
+    parameters: Mapping[str, Parameter]
     paper: Mapping[str, str]
     rows: tuple[Row, ...]
+    titles: Mapping[str, str]
+    picture: Mapping[str, Any]
     sha256: str
 
     @classmethod
+    def of(cls, chapter: str) -> "Claims":
+        """The declaration of a chapter of the book."""
+        return cls.load(provenance.repository() / "chapters" / f"{chapter}.toml")
+
+    @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "Claims":
-        """Read and check a claims file. Raises: ValueError naming the file, the claim and the key."""
+        """Read and check a declaration. Raises: ValueError naming the file, the claim and the key."""
         path = Path(path)
-        if not path.name.endswith(SUFFIX):
-            raise ValueError(f"{path}: a claims file is called NAME{SUFFIX}")
         content = path.read_bytes()
         try:
             data = tomllib.loads(content.decode())
-            _keys(data, _FILE_KEYS, required=_FILE_KEYS)
-            _keys(data["paper"], _PAPER_KEYS, required=_PAPER_KEYS)
-            rows = [row for claim in data["claims"] for row in _claim_rows(claim)]
-            names = [(row.id, row.row) for row in rows]
-            if repeated := [name for name in names if names.count(name) > 1]:
-                raise ValueError(f"claim {repeated[0][0]!r}: row {repeated[0][1]!r} appears twice")
+            _keys(data, _FILE_KEYS)
+            paper, titles, picture = (data.get(key, {}) for key in ("paper", "titles", "picture"))
+            parameters = {n: Parameter.parse(n, given) for n, given in data.get("parameters", {}).items()}
+            if paper or "claims" in data:
+                _keys(paper, _PAPER_KEYS, required=_PAPER_KEYS)
+            if picture:
+                _keys(picture, _PICTURE_KEYS, required=_PICTURE_KEYS)
+            common = {"depends_on": data.get("depends_on", [])}
+            rows = [row for claim in data.get("claims", ()) for row in _claim_rows(claim, titles, common)]
+            _check(rows, parameters, titles)
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from error
-        return cls(
-            path.name.removesuffix(SUFFIX), data["paper"], tuple(rows), hashlib.sha256(content).hexdigest()
-        )
+        digest = hashlib.sha256(content).hexdigest()
+        return cls(path.stem, parameters, paper, tuple(rows), titles, picture, digest)
+
+    def coordinates(self, ids: Iterable[str], names: Sequence[str], **at: Any) -> list[tuple[Any, ...]]:
+        """The distinct values of some coordinates among the rows of some claim ids, in the order of the file.
+
+        ``at`` picks rows by other coordinates. Sequences do not count.
+        """
+        found = [
+            tuple(row.at[name] for name in names)
+            for row in self.rows
+            if row.id in ids and row.at.keys() >= set(names) and at.items() <= row.at.items()
+        ]
+        return list(dict.fromkeys(place for place in found if not any(isinstance(v, list) for v in place)))
+
+    def find(self, ids: Iterable[str], at: Mapping[str, Any]) -> Row | None:
+        """The row at these coordinates, others left open, of the first of some claim ids that has one; None without any.
+
+        A row that is a difference does not count. Raises: ValueError where several rows of one id do.
+        """
+        for id in ids:
+            found = [
+                row
+                for row in self.rows
+                if row.id == id and not row.minus and all(row.at.get(key) == at[key] for key in at)
+            ]
+            if len(found) > 1:
+                raise ValueError(f"{dict(at)} is no single row: {found[0].row!r}, {found[1].row!r}")
+            if found:
+                return found[0]
+        return None
 
 
-def _keys(data: Any, known: Mapping[str, Any], required: Iterable[str]) -> None:
+def _check(rows: list[Row], parameters: Mapping[str, Parameter], titles: Mapping[str, str]) -> None:
+    names = [(row.id, row.row) for row in rows]
+    if len(set(names)) < len(names):
+        claim, twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"claim {claim!r}: row {twice!r} appears twice")
+    if unused := [id for id in titles if id not in {row.id for row in rows}]:
+        raise ValueError(f"title of {unknown('claim', unused[0], {row.id: 0 for row in rows})}")
+    for row in rows:
+        for name in row.depends_on:
+            if name not in parameters:
+                raise ValueError(f"claim {row.id!r}: depends_on: {unknown('parameter', name, parameters)}")
+
+
+def _keys(data: Any, known: Mapping[str, Any], required: Iterable[str] = ()) -> None:
     if not isinstance(data, dict):
         raise ValueError(f"expected a table of keys, got {data!r}")
     for key, value in data.items():
         if key not in known:
-            raise ValueError(f"unknown key {key!r}; allowed: {', '.join(known)}")
+            raise ValueError(unknown("key", key, known))
         if not isinstance(value, known[key]) or (
             known[key] is int and (isinstance(value, bool) or value < 0)
         ):
@@ -83,52 +156,66 @@ def _keys(data: Any, known: Mapping[str, Any], required: Iterable[str]) -> None:
         raise ValueError(f"key {missing[0]!r} is missing")
 
 
-def _claim_rows(claim: Any) -> list[Row]:
-    """Rows of one `[[claims]]` block: the cells of its table, its explicit rows, or the claim as one row."""
+def _claim_rows(claim: Any, titles: Mapping[str, str], common: Mapping[str, Any]) -> list[Row]:
+    """Rows of one `[[claims]]` block: the cells of its table and its explicit rows."""
     name = claim.get("id") if isinstance(claim, dict) else None
     try:
         _keys(claim, _CLAIM_KEYS, required=("id", "statement"))
-        columns, stated = claim.get("columns", []), []
-        for row, cells in claim.get("table", {}).items():
-            if not isinstance(cells, list) or len(cells) != len(columns):
-                raise ValueError(
-                    f"'table' row {row!r} needs one number for each of the {len(columns)} columns"
-                )
-            stated += [
-                {"row": f"{row} | {column}", "paper": cell}
-                for column, cell in zip(columns, cells, strict=True)
-                if not (isinstance(cell, float) and math.isnan(cell))
-            ]
-        stated += claim.get("rows", [])
+        if claim["id"] not in titles:
+            raise ValueError("it has no title: [titles] names every claim id")
+        stated = [*_cells(claim), *claim.get("rows", ())]
         if not stated:
-            stated = [{"row": claim["id"]} | ({"paper": claim["paper"]} if "paper" in claim else {})]
-        elif "paper" in claim:
-            raise ValueError("'paper' stands with each row when a claim has a table or rows")
+            raise ValueError("it has no rows: give 'rows', or 'line', 'keys', 'columns' and 'cells'")
         shared = {key: claim[key] for key in _ROW_KEYS if key in claim}
-        return [_row(claim["id"], row, shared) for row in stated]
+        exceptions = claim.get("except", ())
+        return [
+            _row(claim["id"], titles[claim["id"]], row, {**common, **shared}, exceptions) for row in stated
+        ]
     except ValueError as error:
         raise ValueError(f"claim {name!r}: {error}") from error
 
 
-def _row(claim: str, data: Any, shared: Mapping[str, Any]) -> Row:
+def _cells(claim: Mapping[str, Any]) -> Iterable[dict[str, Any]]:
+    """The rows that a table stands for."""
+    given = [key for key in _TABLE_KEYS if key in claim]
+    if given and len(given) < len(_TABLE_KEYS):
+        raise ValueError(f"a table needs {', '.join(_TABLE_KEYS)}; given: {', '.join(given)}")
+    for cells in claim.get("cells", ()):
+        keys, columns = claim["keys"], claim["columns"]
+        if len(cells) != len(keys) + len(columns):
+            raise ValueError(f"{cells!r} needs {len(keys)} coordinates and {len(columns)} numbers")
+        at = dict(zip(keys, cells, strict=False))
+        for column, number in zip(columns, cells[len(keys) :], strict=True):
+            if not (isinstance(number, float) and math.isnan(number)):
+                line = claim["line"].format(**{**claim.get("at", {}), **at})
+                yield {"row": f"{line} | {column}", "paper": number, "at": at | {"quantity": column}}
+
+
+def _row(claim: str, title: str, data: Any, shared: Mapping[str, Any], exceptions: Iterable[Any]) -> Row:
     name = data.get("row") if isinstance(data, dict) else None
     try:
         _keys(data, {"row": str, "paper": object} | _ROW_KEYS, required=("row",))
-        merged = {"unit": "", "needs": "", "min_n": 0, "min_seeds": 0, "criterion": None, **shared, **data}
-        if merged["criterion"] is None and not merged["needs"]:
+        merged = {**shared, **data, "at": {**shared.get("at", {}), **data.get("at", {})}}
+        for exception in exceptions:
+            _keys(exception, _ROW_KEYS, required=("at",))
+            if exception["at"].items() <= merged["at"].items():
+                merged |= {key: value for key, value in exception.items() if key != "at"}
+        if "criterion" not in merged and "needs" not in merged:
             raise ValueError(
                 "key 'criterion' is missing (only a claim that 'needs' something may go without)"
             )
-        paper = _value(merged["paper"]) if "paper" in merged else None
-        criterion = None if merged["criterion"] is None else parse_criterion(merged["criterion"])
-        forms = criterion.paper if criterion and not merged["needs"] else ()
-        if criterion and forms and not isinstance(paper, forms):
+        if merged.get("fidelity", "exact") not in FIDELITIES:
+            raise ValueError(unknown("fidelity", merged["fidelity"], FIDELITIES))
+        merged["paper"] = _value(merged["paper"]) if "paper" in merged else None
+        merged["criterion"] = parse_criterion(merged["criterion"]) if "criterion" in merged else None
+        criterion, paper = merged["criterion"], merged["paper"]
+        forms = criterion.paper if criterion and "needs" not in merged else ()
+        if forms and not isinstance(paper, forms):
             form = " or ".join({float: "a number", tuple: "a list"}[kind] for kind in forms)
             raise ValueError(f"criterion {criterion.kind!r} needs 'paper' as {form}, got {paper!r}")
     except ValueError as error:
         raise ValueError(f"row {name!r}: {error}") from error
-    fields = {key: merged[key] for key in ("statement", "unit", "min_n", "min_seeds", "needs")}
-    return Row(id=claim, row=data["row"], paper=paper, criterion=criterion, **fields)
+    return Row(id=claim, title=title, **merged | {"depends_on": tuple(merged["depends_on"])})
 
 
 def _value(stated: Any) -> Value:

@@ -1,4 +1,4 @@
-"""Criteria fixed before a run, and one ladder from what they say of a measurement to a verdict.
+"""Criteria fixed before a run, and the verdict that follows from what they say of a measurement.
 
 A criterion is data in a claims file. It answers two questions about a measurement: does the *direction* of
 the effect hold by its 95% interval, and does its *size* hold? The effect is what the measurement states (a
@@ -45,22 +45,21 @@ sequence of values the last minus the first. Every number is in the unit of its 
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields
 from typing import Any, ClassVar
 
 import numpy as np
 from scipy import stats
 
-from robustutils.intervals import Interval, spearman_interval
+from robustutils.statistics import Interval, spearman_interval
 
 Value = float | tuple[float, ...]
 
-PROFILES = ("quick", "check", "standard", "paper")
 NO_EVIDENCE = ("quick", "check")
 FIDELITIES = ("exact", "code_variant", "substitution", "reduced")
 STRONG = FIDELITIES[:2]
-VERDICTS = ("reproduced", "partly", "not_reproduced", "not_run", "not_evidence")
+VERDICTS = ("reproduced", "agrees", "direction", "disagrees", "not_run", "not_evidence")
 SIDES = {"above": 1.0, "below": -1.0, "increasing": 1.0, "decreasing": -1.0}
 
 
@@ -289,35 +288,21 @@ def parse_criterion(data: Mapping[str, Any]) -> Criterion:
     return cls(**{key: value if key == "direction" else float(value) for key, value in given.items()})
 
 
-def verdict(
-    judgement: Judgement,
-    *,
-    fidelity: str,
-    profile: str,
-    n: int,
-    seeds: Sequence[int],
-    min_n: int = 0,
-    min_seeds: int = 0,
-) -> str:
-    """The book's one ladder from a judged measurement to a verdict.
+def verdict(direction: bool, size: bool, *, fidelity: str, profile: str) -> str:
+    """The pair of the book's two answers, whether paper and run agree and how faithful the run was, as one word.
 
-    `reproduced`: fidelity exact or code_variant, direction and size hold, n and seeds reach their least.
-    `partly`: the direction holds; the most that fidelity reduced or substitution can earn.
-    `not_reproduced`: otherwise. `not_evidence`: whatever the profiles `quick` and `check` measured.
+    `disagrees`: the direction does not hold. `direction`: it does and the size does not. `agrees`: both hold, in a run
+    whose fidelity is substitution or reduced. `reproduced`: both hold at fidelity exact or code_variant.
+    `not_evidence`: whatever the profiles `quick` and `check` measured.
 
-    Raises: ValueError for an unknown profile or fidelity, and for fewer points or seeds than the least in a
-    run that was not declared `reduced`.
+    Raises: ValueError for an unknown fidelity.
     """
-    for name, value, allowed in (("profile", profile, PROFILES), ("fidelity", fidelity, FIDELITIES)):
-        if value not in allowed:
-            raise ValueError(f"unknown {name} {value!r}; allowed: {', '.join(allowed)}")
+    if fidelity not in FIDELITIES:
+        raise ValueError(f"unknown fidelity {fidelity!r}; allowed: {', '.join(FIDELITIES)}")
     if profile in NO_EVIDENCE:
         return "not_evidence"
-    if (n < min_n or len(seeds) < min_seeds) and fidelity != "reduced":
-        raise ValueError(
-            f"n={n} and {len(seeds)} seeds are fewer than the least ({min_n} and {min_seeds}): "
-            f"declare the fidelity 'reduced', not {fidelity!r}"
-        )
-    if not judgement.direction:
-        return "not_reproduced"
-    return "reproduced" if judgement.size and fidelity in STRONG else "partly"
+    if not direction:
+        return "disagrees"
+    if not size:
+        return "direction"
+    return "reproduced" if fidelity in STRONG else "agrees"

@@ -234,3 +234,10 @@ _READERS: dict[str, Callable[[str, str, Path], Dataset]] = {
 }
 NAMES = tuple(_READERS)
 """The names that :func:`load` knows."""
+
+
+def some(dataset: Dataset, n: int) -> Dataset:
+    """``n`` examples, or all there are: the first; of traffic signs, which come sorted by class, at even steps."""
+    if dataset.name.startswith("gtsrb") and dataset.split == "train":
+        return dataset.take(torch.linspace(0, len(dataset) - 1, min(n, len(dataset))).long())
+    return dataset.first(min(n, len(dataset)))

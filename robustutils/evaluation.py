@@ -1,14 +1,16 @@
 """What did an attack achieve? Verdicts for every example, and rates that name their denominator.
 
-:func:`correct`, :func:`losses`, :func:`loss_gradients` and :func:`adversarial` compute. :func:`judged`, :func:`crafted`,
-:func:`certified`, :func:`evaluate` and :func:`losses_under` keep what they have computed (:mod:`robustutils.artifacts`):
-their models may be networks that are not there yet, and are loaded only where something is missing.
+:func:`correct`, :func:`losses`, :func:`loss_gradients` and :func:`adversarial` compute; :func:`robustutils.artifacts.kept`
+and :func:`robustutils.artifacts.later` keep what they have computed. :func:`certified`, :func:`evaluate` and
+:func:`losses_under` keep it themselves: their models may be networks that are not there yet, and are loaded only where
+something is missing.
 
 An error rate is over all inputs, clean mistakes included (EAT). A success rate is over the inputs that the model
 classified correctly before the attack (BS, DIS). Robust accuracy is over all inputs, and an example counts only if
 it is classified correctly clean and under every attack. The three are never mixed.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Self
 
@@ -16,38 +18,15 @@ import torch
 from torch import Tensor, nn
 
 from robustutils import artifacts
-from robustutils.artifacts import Artifact, kept, later
+from robustutils.artifacts import Artifact, kept
 from robustutils.attacks import Attack, Loss, cross_entropy, evaluation_mode
 from robustutils.bounds import Margins
 from robustutils.data import Dataset
-from robustutils.intervals import wilson
+from robustutils.statistics import Rate
 from robustutils.threats import check
 
 Model = nn.Module | Artifact
 """A network, or one that will be there when it is needed."""
-
-
-@dataclass(frozen=True)
-class Rate:
-    """``count`` of ``n`` examples, with its 95% Wilson interval."""
-
-    count: int
-    n: int
-
-    @property
-    def percent(self) -> float:
-        """The rate in percent."""
-        return 100 * self.count / self.n
-
-    @property
-    def interval(self) -> tuple[float, float]:
-        """The 95% Wilson interval in percent."""
-        low, high = wilson(self.count, self.n)
-        return 100 * low, 100 * high
-
-    def __str__(self) -> str:
-        low, high = self.interval
-        return f"{self.percent:.1f}% [{low:.1f}, {high:.1f}]"
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,9 +75,16 @@ def correct(model: nn.Module, images: Tensor, labels: Tensor, *, batch_size: int
     return predicted(model, images, batch_size=batch_size) == labels.cpu()
 
 
-def judged(model: Model, images: Tensor | Artifact, labels: Tensor) -> Tensor:
-    """:func:`correct`, kept: verdicts on images that were made elsewhere."""
-    return kept(correct, model, images, labels)
+def places_of_correct(models: Iterable[Model], dataset: Dataset, n: int) -> Tensor:
+    """Where the first ``n`` images stand that all models classify correctly: int64 [at most n].
+
+    Raises:
+        ValueError: there is no such image.
+    """
+    hits = torch.stack([kept(correct, model, dataset.images, dataset.labels) for model in models]).all(0)
+    if not hits.any():
+        raise ValueError(f"no image of {len(dataset)} is classified correctly by all models")
+    return hits.nonzero().squeeze(1)[:n]
 
 
 def certified(
@@ -186,13 +172,6 @@ def adversarial(
         done.append(x_adv.cpu())
         start += len(x)
     return torch.cat(done)
-
-
-def crafted(
-    model: Model, attack: Attack, dataset: Dataset, *, batch_size: int = 500, seed: int = 0
-) -> Artifact:
-    """:func:`adversarial`, kept, as an artifact: examples for several models. Called, it gives the images."""
-    return later(adversarial, model, attack, dataset, batch_size=batch_size, seed=seed)
 
 
 def evaluate(

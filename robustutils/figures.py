@@ -49,6 +49,15 @@ def use_style() -> None:
     sns.set_theme(style="whitegrid", palette="colorblind", rc=_STYLE)
 
 
+def _empty() -> Figure:
+    """A figure for a run that has nothing to draw, which says so."""
+    figure, axis = plt.subplots(figsize=(WIDTH, 0.5))
+    axis.set_axis_off()
+    axis.text(0.5, 0.5, "not part of this run", ha="center", va="center", color="0.4")
+    plt.close(figure)  # shown once, as the value of its cell
+    return figure
+
+
 def gallery(
     rows: Mapping[str, Tensor],
     titles: Sequence[str] | None = None,
@@ -58,6 +67,8 @@ def gallery(
 
     ``notes`` puts a text below each image of a row. Fewer than eight columns make a narrower figure, not larger images.
     """
+    if not rows:
+        return _empty()
     columns = max(len(images) for images in rows.values())
     places = max(columns, 8)
     height = WIDTH / (places + 1.2) * (1.24 if notes else 1.12)
@@ -93,10 +104,12 @@ def dots(
     Ours are filled dots, one a seed, joined by a bar from the smallest to the largest; the paper's are hollow
     diamonds. A value that is NaN is left out.
     """
+    if not lines:
+        return _empty()
     figure, axis = plt.subplots(figsize=(WIDTH, 0.32 * len(lines) * max(1, len(series) * 0.55) + 1.1))
     offsets = np.linspace(-0.28, 0.28, len(series)) if len(series) > 1 else [0.0]
-    for offset, (name, values) in zip(offsets, series.items(), strict=True):
-        colour = COLOURS[name]
+    for offset, other, (name, values) in zip(offsets, _PALETTE, series.items(), strict=False):
+        colour = COLOURS.get(name, other)
         for line, seeds in enumerate(values):
             each = [value for value in seeds if not np.isnan(value)]
             if each:
@@ -131,6 +144,8 @@ def matrices(
     ylabel: str,
 ) -> Figure:
     """Annotated matrices of percentages side by side, on one colour scale; NaN cells stay empty."""
+    if not panels:
+        return _empty()
     figure, axes = plt.subplots(
         1,
         len(panels),
@@ -158,11 +173,11 @@ def curves(
 ) -> Figure:
     """Percentages over a parameter in labelled panels: ``series[panel][name]`` is a sequence of rates.
 
-    A rate has ``percent`` and ``interval``, see :class:`robustutils.evaluation.Rate`; the interval is a band. Without
+    A rate has ``percent`` and ``interval``, see :class:`robustutils.statistics.Rate`; the interval is a band. Without
     series the figure is empty.
     """
     if not series:
-        return plt.Figure(figsize=(WIDTH, 0.1))
+        return _empty()
     figure, axes = plt.subplots(
         1, len(series), figsize=(WIDTH, 2.9), sharey=True, squeeze=False, layout="constrained"
     )
@@ -188,6 +203,8 @@ def contours(
 
     ``values[i, j]`` belongs to step i of the vertical and step j of the horizontal axis. Each panel has its own scale.
     """
+    if not panels:
+        return _empty()
     figure, axes = plt.subplots(
         1, len(panels), figsize=(WIDTH, 0.75 * WIDTH / len(panels) + 0.5), squeeze=False, layout="constrained"
     )
@@ -206,6 +223,8 @@ def contours(
 
 def survival(lines: Mapping[str, Sequence[float]], *, xlabel: str, ylabel: str) -> Figure:
     """For each name the percentage of its values that are at least k, over k: steps."""
+    if not lines:
+        return _empty()
     figure, axis = plt.subplots(figsize=(WIDTH, 2.9), layout="constrained")
     for name, values in lines.items():
         array = np.asarray(values)
@@ -224,10 +243,12 @@ def trends(
 ) -> Figure:
     """Rates over bins of a number, in labelled panels: ``panels[title][name]`` is a sequence of bins.
 
-    A bin has ``low`` and ``high`` (its edges), ``count``, ``percent`` and ``interval``, see
-    :class:`robustutils.trends.Bin`. The points stand at the middle of their bin, their intervals as bars; the counts of
+    A bin has ``low`` and ``high`` (its edges), ``count`` and ``rate``, see
+    :class:`robustutils.statistics.Bin`. The points stand at the middle of their bin, their intervals as bars; the counts of
     the first series are drawn below, in grey and on a scale of their own.
     """
+    if not panels:
+        return _empty()
     figure, axes = plt.subplots(
         1, len(panels), figsize=(WIDTH, 3.1), sharey=True, squeeze=False, layout="constrained"
     )
@@ -240,8 +261,8 @@ def trends(
             )
         for name, bins in lines.items():
             centres = [(part.low + part.high) / 2 for part in bins]
-            rates = np.array([part.percent for part in bins])
-            ends = np.array([part.interval for part in bins]).reshape(-1, 2)
+            rates = np.array([part.rate.percent for part in bins])
+            ends = np.array([part.rate.interval for part in bins]).reshape(-1, 2)
             axis.errorbar(
                 centres,
                 rates,
@@ -264,6 +285,8 @@ def histograms(
     panels: Mapping[str, Mapping[str, np.ndarray]], *, xlabel: str, ylabel: str = "test images"
 ) -> Figure:
     """Overlaid histograms of numbers in labelled panels: ``panels[title][name]`` is a vector."""
+    if not panels:
+        return _empty()
     figure, axes = plt.subplots(1, len(panels), figsize=(WIDTH, 2.9), squeeze=False, layout="constrained")
     for axis, (title, series) in zip(axes[0], panels.items(), strict=True):
         edges = np.histogram_bin_edges(np.concatenate(list(series.values())), bins=40)

@@ -1,14 +1,21 @@
-"""Attacks on thresholded pixels: which can flip, and which flips fool the model behind the threshold?
+"""Thresholded pixels: which can flip, which flips fool the model behind the threshold, and what undoes the threshold?
 
 A pixel x becomes 1 where x >= 0.5, else 0. An adversary of linf radius eps flips those within eps of the threshold and
 no others, so the whole threat set is a finite set of flips (EAT, appendix E).
 """
 
+import math
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
+from robustutils.artifacts import kept, later
 from robustutils.attacks import cross_entropy, evaluation_mode, margin
-from robustutils.precision import exact
+from robustutils.bounds import verified
+from robustutils.data import Dataset
+from robustutils.evaluation import Model, correct
+from robustutils.speed import exact
 
 
 def flippable(x: Tensor, eps: float) -> Tensor:
@@ -60,3 +67,40 @@ def most_promising(
             gains = (1 - 2 * leaf.detach()) * gradient
             picked.append(gains.flatten(1).topk(count, dim=1).indices.cpu())
     return torch.cat(picked)
+
+
+def binary(images: Tensor) -> Tensor:
+    """Images rounded at 0.5: 0 or 1, like ``images``."""
+    return (images >= 0.5).to(images.dtype)
+
+
+def rotated(images: Tensor, degrees: float) -> Tensor:
+    """Images [N, C, H, W] rotated about their centre, bilinearly, with black corners."""
+    angle = math.radians(degrees)
+    turn = torch.tensor([[math.cos(angle), -math.sin(angle), 0.0], [math.sin(angle), math.cos(angle), 0.0]])
+    grid = F.affine_grid(turn.expand(len(images), 2, 3), list(images.shape), False)
+    return F.grid_sample(images, grid, align_corners=False).clamp(0, 1)
+
+
+def random_pixels(images: Tensor, count: int, *, seed: int = 0) -> Tensor:
+    """``count`` pixels of each image [N, C, H, W], drawn at random: int64 [N, count], through all numbers of an image."""
+    scores = torch.rand(images.shape, generator=torch.Generator().manual_seed(seed))
+    return scores.flatten(1).topk(count, dim=1).indices
+
+
+def inverted(images: Tensor, picked: Tensor) -> Tensor:
+    """Images [N, C, H, W] with x replaced by 1 - x at the pixels ``picked``, int64 [N, count]."""
+    flat = images.flatten(1)
+    return flat.scatter(1, picked, 1 - flat.gather(1, picked)).view_as(images)
+
+
+def errors_by_flips(model: Model, dataset: Dataset, eps: float) -> Tensor:
+    """Images that :func:`greedy_flips` fools a model of rounded pixels on: bool [N], a lower bound on its errors; kept."""
+    greedy = later(greedy_flips, model, dataset.images, dataset.labels, eps)
+    return ~kept(correct, model, greedy, dataset.labels)
+
+
+def unverified(model: Model, dataset: Dataset, eps: float) -> Tensor:
+    """Images for which interval bounds do not rule out an error by flips: bool [N], an upper bound; kept."""
+    low, high = (binary((dataset.images + shift).clamp(0, 1)) for shift in (-eps, eps))
+    return ~kept(verified, model, low, high, dataset.labels)

@@ -22,13 +22,12 @@ from torch import Tensor
 
 from robustutils._dataset import Dataset, sha256
 from robustutils._files import DataError, choose, find_root, require
-from robustutils._font_files import FILES
 from robustutils.storage import write_atomically
 
 log = logging.getLogger(__name__)
 
 LETTERS = "ABCDEFGHIJ"
-FONT_FILES = tuple(FILES.split())
+FONT_FILES = tuple(Path(__file__).with_name("font_files.txt").read_text().split())
 IDENTITY = (0.0, 0.0, 0.0, 0.0, 1.0, 0.0)
 """The theta that renders a prototype as it is: shift x, y; shear x, y; scale; rotation."""
 RANGES: dict[str, tuple[tuple[float, float], ...]] = {
@@ -41,7 +40,7 @@ CAPACITY = {"train": 960_000, "test": 40_000}
 _PUBLISHED_SHA256 = "a75bb7d653cff4537f1888e6b57bb7bb640a5c55de4e632e3f09807c54a8ec56"
 
 
-def matrices(theta: Tensor) -> Tensor:
+def affine_matrices(theta: Tensor) -> Tensor:
     """The affine maps [N, 2, 3] of parameters [N, 6], from output to input coordinates in [-1, 1]."""
     shift_x, shift_y, shear_x, shear_y, scale, angle = theta.unbind(1)
     cos, sin = angle.cos(), angle.sin()
@@ -62,11 +61,11 @@ def render(images: Tensor, theta: Tensor) -> Tensor:
     if theta.shape != (len(images), 6):
         raise ValueError(f"theta is {list(theta.shape)}; {len(images)} images need [{len(images)}, 6]")
     # The published code is of a time when the outermost sample points were the centres of the corner pixels.
-    grid = F.affine_grid(matrices(theta), list(images.shape), align_corners=True)
+    grid = F.affine_grid(affine_matrices(theta), list(images.shape), align_corners=True)
     return F.grid_sample(images, grid, padding_mode="zeros", align_corners=True).clamp(0, 1)
 
 
-def bounds(ranges: str = "hard") -> tuple[Tensor, Tensor]:
+def theta_bounds(ranges: str = "hard") -> tuple[Tensor, Tensor]:
     """Lowest and highest theta, float32 [6] each, of one of ``RANGES``.
 
     Raises:
@@ -83,7 +82,7 @@ def sample_theta(n: int, ranges: str = "hard", generator: torch.Generator | None
     Raises:
         ValueError: an unknown name of ranges.
     """
-    low, high = bounds(ranges)
+    low, high = theta_bounds(ranges)
     return low + (high - low) * torch.rand(n, 6, generator=generator)
 
 

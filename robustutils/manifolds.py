@@ -11,15 +11,15 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from scipy import stats
 from torch import Tensor, nn
 
 from robustutils import artifacts
 from robustutils.attacks import evaluation_mode
+from robustutils.data import Dataset
 
 # The least density whose logarithm is taken: far from every point a density is 0 in floating point.
 _LEAST_DENSITY = 1e-300
-# Distance in bandwidths from where on a kernel is taken as 0: exp(-38^2 / 2) is 1e-314.
-_FAR = 38.0
 # Points whose variances along their two main axes differ by more than this lie on a line.
 _LEAST_VARIANCE = 1e-10
 
@@ -210,7 +210,7 @@ def _relative_entropy(p: Tensor, q: Tensor) -> float:
     return float((p * ratio).sum())
 
 
-def density(points: Tensor, places: Tensor, *, block: int = 1000) -> Tensor | None:
+def density(points: Tensor, places: Tensor) -> Tensor | None:
     """Gaussian kernel estimate (Scott) of the density of ``points`` [n, 2] at ``places`` [m, 2]: float64 [m].
 
     None where there is none: fewer than 3 points, or all on a line.
@@ -218,21 +218,47 @@ def density(points: Tensor, places: Tensor, *, block: int = 1000) -> Tensor | No
     if len(points) < 3:
         return None
     points, places = points.double().cpu(), places.double().cpu()
-    centre = points.mean(0)
-    covariance = (points - centre).T.cov()
-    least, most = torch.linalg.eigvalsh(covariance).tolist()
+    least, most = torch.linalg.eigvalsh((points - points.mean(0)).T.cov()).tolist()
     if least <= _LEAST_VARIANCE * most:
         return None
-    factor = torch.linalg.cholesky(covariance) * len(points) ** (-1 / 6)  # Scott: n^(-1 / (d + 4))
-    ours = torch.linalg.solve_triangular(factor, (points - centre).T, upper=False).T
-    theirs = torch.linalg.solve_triangular(factor, (places - centre).T, upper=False).T
-    # places so far from all points that exp(-||a - b||^2 / 2) is 0 in floating point are not computed
-    gap = torch.maximum(ours.amin(0) - theirs, theirs - ours.amax(0)).clamp_(min=0)
-    near = gap.square().sum(1) < _FAR**2
-    theirs = theirs[near]
-    # -||a - b||^2 / 2 as one matrix product
-    right = torch.stack([*ours.T, torch.ones_like(ours[:, 0]), -ours.square().sum(1) / 2])
-    left = torch.stack([*theirs.T, -theirs.square().sum(1) / 2, torch.ones_like(theirs[:, 0])], dim=1)
-    total = torch.zeros(len(places), dtype=torch.float64)
-    total[near] = torch.cat([(part @ right).exp_().sum(1) for part in left.split(block)])
-    return total / (2 * math.pi * float(factor.diag().prod()) * len(points))
+    return torch.from_numpy(stats.gaussian_kde(points.T.numpy())(places.T.numpy()))
+
+
+def distances(
+    model: nn.Module, test: Dataset, train: Dataset, ks: Sequence[int], *, drop: int = 1
+) -> dict[str, Tensor]:
+    """Distances of test images to training images in a network's features, by the name of their kind: float64 [N].
+
+    ``"5"`` is the mean distance to the 5 nearest for a 5 in ``ks``, ``"normalised"`` :func:`normalised_distance`.
+    """
+    seen, trained_on = (features(model, part.images, drop=drop) for part in (test, train))
+    found = neighbour_distances(seen, trained_on, ks)
+    return {str(k): far for k, far in found.items()} | {"normalised": normalised_distance(seen, trained_on)}
+
+
+def divergences(model: nn.Module, test: Dataset, train: Dataset, n: int, seed: int) -> dict[str, Tensor]:
+    """Divergence of test from training points in one embedding of a network's features (BS, Table 1).
+
+    ``n`` test and twice as many training images are drawn by the seed and embedded together, all classes in one.
+    ``truncated`` and ``renormalised`` are of the test points, ``itself`` is the truncated divergence of one half of the
+    training points from the other, and ``left_out`` holds the classes without a density.
+    """
+    n = min(n, len(test), len(train) // 2)
+    generator = torch.Generator().manual_seed(seed)
+    drawn = torch.randperm(len(train), generator=generator)[: 2 * n]
+    held = test.take(torch.randperm(len(test), generator=generator)[:n])
+    mine, others = train.take(drawn[:n]), train.take(drawn[n:])
+    points, far = embed(
+        features(model, torch.cat([mine.images, others.images])),
+        features(model, held.images),
+        seed=seed,
+        perplexity=min(30.0, n / 4),
+    )
+    ours = divergence(points[:n], far, mine.labels, held.labels)
+    itself = divergence(points[:n], points[n:], mine.labels, others.labels)
+    return {
+        "truncated": torch.tensor([ours.truncated], dtype=torch.float64),
+        "renormalised": torch.tensor([ours.renormalised], dtype=torch.float64),
+        "itself": torch.tensor([itself.truncated], dtype=torch.float64),
+        "left_out": torch.tensor(ours.left_out, dtype=torch.int64),
+    }

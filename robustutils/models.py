@@ -9,7 +9,6 @@ import importlib
 import logging
 import math
 from collections.abc import Callable
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from robustutils import provenance, storage
+from robustutils.parameters import unknown
 
 log = logging.getLogger(__name__)
 
@@ -196,7 +196,7 @@ def wrm_mnist(classes: int = 10) -> nn.Module:
     """The ELU network of Sinha et al. (2018), Glorot-uniform (BS, Table 5). 28x28 grey images.
 
     Its first layer, 8x8 with stride 2, is written as 4x4 with stride 1 on blocks of 2x2 pixels: the same sums, and
-    an input gradient that :class:`robustutils.input_gradients.FastInputGradients` knows.
+    an input gradient that :class:`robustutils.speed.FastInputGradients` knows.
     """
     model = glorot(
         nn.Sequential(
@@ -309,9 +309,7 @@ def architecture(name: str) -> Callable[[int], nn.Module]:
         ValueError: no architecture has this name; the message lists those there are.
     """
     if name not in ARCHITECTURES:
-        near = get_close_matches(name, ARCHITECTURES, 1)
-        hint = f" (did you mean {near[0]!r}?)" if near else ""
-        raise ValueError(f"unknown architecture {name!r}{hint}; there are {', '.join(ARCHITECTURES)}")
+        raise ValueError(unknown("architecture", name, ARCHITECTURES))
     return ARCHITECTURES[name]
 
 
@@ -382,9 +380,7 @@ def published(name: str, *, device: str | torch.device = "cpu") -> nn.Module:
     path = weights_folder() / f"{name}.safetensors"
     if not path.is_file():
         names = [other.stem for other in sorted(weights_folder().glob("*.safetensors"))]
-        near = get_close_matches(name, names, 1)
-        hint = f" (did you mean {near[0]!r}?)" if near else ""
-        raise ModelError(f"no published network {name!r}{hint}; there are {', '.join(names)}")
+        raise ModelError(unknown("published network", name, names))
     try:
         tensors, about = storage.read(path)
         if about.get("network") != name:

@@ -14,14 +14,16 @@ from multiprocessing import connection, parent_process
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 from torch.multiprocessing import get_context
 
-from robustutils import artifacts, memory, models, storage, training
+from robustutils import artifacts, models, speed, storage, training
 from robustutils.data import Dataset
 from robustutils.defences import Recipe
 from robustutils.objectives import EnsembleAdversarial, Objective
+from robustutils.outcomes import Outcomes
 
 log = logging.getLogger(__name__)
 
@@ -231,27 +233,62 @@ def train(
     return network()
 
 
-def train_all(
-    jobs: Mapping[tuple[str, int], Recipe],
-    dataset: Dataset,
-    *,
-    device: str | torch.device = "cpu",
-    side_by_side: bool = True,
-) -> dict[tuple[str, int], Network]:
-    """The networks of several recipes, by (name, seed) like ``jobs``; none is trained before one of them is needed.
+class Family:
+    """Networks by (name, training seed) on one data set: none is trained before one of them is needed.
 
-    Then, on the CPU and ``side_by_side``, all that are missing train at once, in as many processes as there are cores.
-    In a run that trains nothing (profile ``check``) only those come back that are there.
+    What one call of :meth:`train` adds trains together: on the CPU and ``side_by_side`` in as many processes as there are
+    cores. In a run that trains nothing (profile ``check``) only networks that are there already are added, and a name only
+    with all of its measured seeds.
+
+    Args:
+        dataset: what they are trained on.
+        seeds: the training seeds that are measured; a name may have others, for those who attack or help to train.
+        device: where they live.
+        side_by_side: whether missing ones train at once.
     """
-    networks = {
-        (name, seed): Network(recipe, dataset, seed=seed, device=device)
-        for (name, seed), recipe in jobs.items()
-    }
-    if artifacts.shelf.frozen:
-        return {job: network for job, network in networks.items() if network.is_there()}
-    if side_by_side:
-        join(networks.values())
-    return networks
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        seeds: Iterable[int],
+        *,
+        device: str | torch.device = "cpu",
+        side_by_side: bool = True,
+    ) -> None:
+        self.dataset, self.seeds, self.device = dataset, list(seeds), device
+        self.side_by_side = side_by_side
+        self._networks: dict[tuple[str, int], Network] = {}
+
+    def train(self, seeds: Mapping[str, Iterable[int]], recipe: Callable[[str, int], Recipe]) -> None:
+        """Add a network for each name and each of its seeds; ``recipe`` gives the recipe of a name and a seed."""
+        made = {
+            (name, seed): Network(recipe(name, seed), self.dataset, seed=seed, device=self.device)
+            for name, some in seeds.items()
+            for seed in some
+        }
+        if artifacts.shelf.frozen:
+            made = {key: network for key, network in made.items() if network.is_there()}
+            for name, some in seeds.items():
+                if any((name, seed) not in made for seed in set(some) & set(self.seeds)):
+                    made = {key: network for key, network in made.items() if key[0] != name}
+        elif self.side_by_side:
+            join(made.values())
+        self._networks |= made
+
+    def __contains__(self, name: str) -> bool:
+        return any(name == known for known, _ in self._networks)
+
+    def __getitem__(self, key: tuple[str, int]) -> Network:
+        return self._networks[key]
+
+    def seeds_of(self, name: str) -> list[int]:
+        """The measured seeds of a name."""
+        return [seed for seed in self.seeds if (name, seed) in self._networks]
+
+    def outcomes(self, name: str, of: Callable[[int], torch.Tensor]) -> Outcomes:
+        """What a function of the seed gives, a tensor [N], stacked over the measured seeds of a name."""
+        seeds = self.seeds_of(name)
+        return Outcomes(np.stack([of(seed).numpy() for seed in seeds]), seeds)
 
 
 def join(networks: Iterable[Network]) -> None:
@@ -298,7 +335,7 @@ def _one_thread(lowest_priority: bool) -> None:
     if lowest_priority:
         os.nice(19)
     torch.set_num_threads(1)
-    memory.keep_freed_blocks()
+    speed.keep_freed_blocks()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_leave_with_parent, daemon=True).start()
 

@@ -16,8 +16,7 @@ from torch import Tensor, nn
 
 from robustutils.attacks import PGD, cross_entropy
 from robustutils.bounds import Margins
-from robustutils.input_gradients import FastInputGradients
-from robustutils.precision import autocast
+from robustutils.speed import FastInputGradients, autocast
 from robustutils.threats import Linf
 
 

@@ -1,227 +1,260 @@
-"""Published outcomes: what happened to each example behind every published row.
+"""What happened to each example under each training seed, and the numbers that follow: value, effect, intervals.
 
-``book/results/NAME.outcomes.safetensors`` holds pieces; a piece is one run of a chapter. Of each recorded row it keeps the
-outcomes of every example (:class:`robustutils.measurements.Measurement`), truth values packed to bits; and it keeps the
-small artifacts of the run, from which the chapter can be executed again without measuring.
+:class:`Outcomes` holds truth values or numbers, one for each seed and example; a :class:`Measurement` is the number of one
+row, in its unit. Two intervals are kept apart: `ci95` says how far the finite test set leaves the value open, `seed_ci95`
+how far a newly trained model would move it. With several training seeds the second decides, with one the first.
 """
 
-import dataclasses
-import json
-import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from dataclasses import KW_ONLY, dataclass, field
+from typing import Any, Self
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from robustutils import artifacts, storage
-from robustutils.storage import Tensors
-
-VARIABLE = "ROBUSTUTILS_OUTCOMES"
-"""Names the file whose artifacts a run takes before it measures; set by ``publish``."""
-LIMIT = 8 << 20
-"""A chapter's file has at most so many bytes."""
-MOST_POINTS = 100_000
-"""Rows over more points than this (such as all pixels of a set) keep their numbers alone."""
-KEY = "outcomes"
+from robustutils.criteria import Observed, Value
+from robustutils.statistics import auroc, independent_difference, mean_interval, paired_difference, wilson
 
 
 @dataclass(frozen=True)
-class RowOutcomes:
-    """One row of a piece: outcomes [seeds, N] by name, the places [N] in the test set, seeds, value and n."""
+class Measurement:
+    """One measured row, in the unit of the row.
 
-    arrays: Mapping[str, np.ndarray]
-    images: np.ndarray
-    seeds: tuple[int, ...]
-    value: Any
+    `value` is a number (the mean over seeds) or, for criteria that judge sequences, one number per position;
+    `ci95` its test-set interval (for a sequence one pair per value; None where sampling plays no part); `n`
+    the number of test points; `seeds` the training seeds, and `per_seed` the value of each. `effect`,
+    `effect_ci95`, `effect_per_seed` are the same for the (paired) difference that the claim is about.
+    `outcomes` are the numbers of each example behind the value, by name, [seeds, examples], and `images` the places of
+    those examples in the test set (the first ones where it is None): what a later check is paired with.
+    `note` says in a sentence what is particular about it.
+    """
+
+    value: Any  # a number or several
+    ci95: Any  # pairs and per-seed values come as lists, tuples or arrays and are kept as tuples of floats
     n: int
+    seeds: Sequence[int]
+    _: KW_ONLY
+    per_seed: Any = None
+    effect: Any = None
+    effect_ci95: Any = None
+    effect_per_seed: Any = None
+    note: str = ""
+    outcomes: Mapping[str, np.ndarray] = field(default_factory=dict, repr=False, compare=False)
+    images: Sequence[int] | np.ndarray | None = field(default=None, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        for name in ("value", "ci95", "per_seed", "effect", "effect_ci95", "effect_per_seed"):
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, _plain(getattr(self, name)))
+        object.__setattr__(self, "n", int(self.n))
+        object.__setattr__(self, "seeds", tuple(int(seed) for seed in self.seeds))
+
+    @property
+    def seed_ci95(self) -> Any:
+        """95% interval of the value over the training seeds (for a sequence one pair per value), or None."""
+        return _over_seeds(self.per_seed)
+
+    @property
+    def effect_seed_ci95(self) -> Any:
+        """95% interval of the effect over the training seeds, or None."""
+        return _over_seeds(self.effect_per_seed)
+
+    def check(self) -> None:
+        """Raise ValueError for what cannot be one: NaN, no points, an interval that misses its value."""
+        if self.n < 1 or len(set(self.seeds)) < len(self.seeds):
+            raise ValueError(f"needs n >= 1 and distinct seeds, got n={self.n}, seeds={list(self.seeds)}")
+        if self.effect is None and (self.effect_ci95 is not None or self.effect_per_seed is not None):
+            raise ValueError("effect_ci95 or effect_per_seed is given without effect")
+        for name, value, ci95, per_seed in (
+            ("value", self.value, self.ci95, self.per_seed),
+            ("effect", self.effect, self.effect_ci95, self.effect_per_seed),
+        ):
+            if value is None:
+                continue
+            centre = np.asarray(value)
+            slack = 1e-6 * np.maximum(1, np.abs(centre))
+            if not np.isfinite(centre).all():
+                raise ValueError(f"{name} is not finite: {value!r}")
+            if ci95 is not None:
+                bounds = np.asarray(ci95)
+                if bounds.shape != (*centre.shape, 2) or not (
+                    np.all(bounds[..., 0] <= centre + slack) and np.all(centre - slack <= bounds[..., 1])
+                ):
+                    raise ValueError(
+                        f"the 95% interval {ci95!r} does not enclose {name} {value!r}; same unit?"
+                    )
+            if per_seed is not None:
+                each = np.asarray(per_seed)
+                if each.shape != (len(self.seeds), *centre.shape):
+                    raise ValueError(
+                        f"{name} has {len(per_seed)} values per seed for {len(self.seeds)} seeds"
+                    )
+                if not np.all((each.min(axis=0) <= centre + slack) & (centre - slack <= each.max(axis=0))):
+                    raise ValueError(
+                        f"{name} {value!r} lies outside its values per seed {per_seed!r}; same unit?"
+                    )
+
+    def observed(self) -> Observed:
+        """Value, effect and the interval that decides: over several seeds, else of the test set."""
+        effect, ci95, each = self.effect, self.effect_ci95, self.effect_per_seed
+        if effect is None:
+            effect, ci95, each = _climb(self.value), self.ci95, self.per_seed
+            if isinstance(self.value, tuple):
+                # the gap between the end intervals ignores how they are paired, which is conservative
+                ci95 = None if ci95 is None else (ci95[-1][0] - ci95[0][1], ci95[-1][1] - ci95[0][0])
+                each = None if each is None else tuple(_climb(values) for values in each)
+        return Observed(self.value, effect, _over_seeds(each) if len(self.seeds) > 1 else ci95)
+
+
+def _plain(value: Any) -> Any:
+    """Numbers, arrays and nested sequences of them as floats and tuples."""
+    return float(value) if np.ndim(value) == 0 else tuple(_plain(part) for part in value)
+
+
+def _climb(value: Value) -> float:
+    return value[-1] - value[0] if isinstance(value, tuple) else value
+
+
+def _over_seeds(values: Sequence[Any] | None) -> Any:
+    """t-interval over two or more seeds; one for every position of sequences; None where it is undefined."""
+    if values is None or len(values) < 2:
+        return None
+    if isinstance(values[0], tuple):
+        return tuple(mean_interval(column) for column in zip(*values, strict=True))
+    return mean_interval(values)
 
 
 @dataclass(frozen=True, eq=False)
-class Piece:
-    """One run: where it comes from, its rows by (id, row), its small artifacts, the certificates of all it used."""
+class Outcomes:
+    """Truth values or finite numbers [S, N]: S training seeds on the same N examples ([N] for one seed).
 
-    about: Mapping[str, Any]
-    rows: Mapping[tuple[str, str], RowOutcomes] = field(default_factory=dict)
-    small: Mapping[str, Tensors] = field(default_factory=dict)
-    certificates: Mapping[str, dict[str, Any]] = field(default_factory=dict)
+    A truth value counts in percent, a number as it is. ``images`` are the places of the examples in the test set (the
+    first ones where it is None) and ``dataset`` names the set: outcomes on one set are compared pair by pair, on the
+    seeds and images that both have, those on different sets as independent samples. ``n`` counts the test points where
+    one number stands for all of them, as a divergence does.
+    """
+
+    values: Any
+    seeds: Sequence[int]
+    images: Any = None
+    dataset: str = ""
+    n: int = 0
+    note: str = ""
+
+    def __post_init__(self) -> None:
+        values = np.atleast_2d(np.asarray(self.values))
+        images = np.arange(values.shape[1]) if self.images is None else np.asarray(self.images)
+        if values.dtype != bool:
+            values = values.astype(float)
+        if values.ndim != 2 or len(values) != len(self.seeds) or not np.isfinite(values).all():
+            raise ValueError(
+                f"outcomes are truth values or finite numbers [{len(self.seeds)} seeds, N], "
+                f"got {values.dtype}{list(values.shape)}"
+            )
+        if images.shape != values.shape[1:]:
+            raise ValueError(f"{values.shape[1]} outcomes of each seed, and places of {len(images)} images")
+        for name, value in (("values", values), ("images", images), ("seeds", tuple(map(int, self.seeds)))):
+            object.__setattr__(self, name, value)
 
     @property
-    def parameters(self) -> dict[str, Any]:
-        """The run's parameters, its profile among them."""
-        return dict(self.about["parameters"])
+    def share(self) -> float:
+        """The mean, of truth values in percent."""
+        return float((100 if self.values.dtype == bool else 1) * self.values.mean())
+
+    def measured(self, reference: Self | None = None) -> Measurement:
+        """Rate or mean. With a reference its effect is the difference to it (:meth:`__sub__`).
+
+        The interval over the test set counts N examples, not S times N: Wilson for a rate, Student's t for a mean.
+        """
+        values, n = self.values, self.values.shape[1]
+        truth = values.dtype == bool
+        each = (100 if truth else 1) * values.mean(axis=1)
+        if truth:
+            ci95: Any = tuple(100 * end for end in wilson(float(values.mean()) * n, n))
+        else:
+            ci95 = mean_interval(values.mean(axis=0)) if n > 1 else None
+        found: dict[str, Any] = {"outcomes" if truth else "values": values}
+        effect: dict[str, Any] = {}
+        if reference is not None:
+            apart = self - reference
+            effect = {"effect": apart.value, "effect_ci95": apart.ci95, "effect_per_seed": apart.per_seed}
+            if "reference" in apart.outcomes and apart.n == n:
+                found["reference"] = apart.outcomes["reference"]
+        return Measurement(
+            each.mean(), ci95, self.n or n, self.seeds, per_seed=each, note=self.note,
+            outcomes=found, images=self.images, **effect,
+        )  # fmt: skip
+
+    def __sub__(self, other: Self) -> Measurement:
+        """The difference of rates in points, or of means, as the measured value itself.
+
+        Paired where both are of one set: Newcombe's interval for one seed, else Student's t over the examples' means over
+        seeds. Of two sets it is that of independent samples.
+        """
+        if (self.values.dtype == bool) != (other.values.dtype == bool):
+            raise ValueError("truth values and numbers have no difference")
+        if self.dataset != other.dataset:
+            one, two = self.measured(), other.measured()
+            value, ci95 = independent_difference(one.value, one.ci95, two.value, two.ci95)
+            return Measurement(value, ci95, min(one.n, two.n), self.seeds)
+        seeds = [seed for seed in self.seeds if seed in other.seeds]
+        images, mine, yours = np.intersect1d(self.images, other.images, return_indices=True)
+        if not seeds or not len(images):
+            raise ValueError("the two have no seed or no image in common")
+        ours = self.values[[self.seeds.index(seed) for seed in seeds]][:, mine]
+        theirs = other.values[[other.seeds.index(seed) for seed in seeds]][:, yours]
+        apart = ours.astype(float) - theirs
+        if ours.dtype != bool:
+            return Outcomes(apart, seeds, images, n=self.n, note=self.note).measured()
+        one_seed = len(seeds) == 1
+        ends = paired_difference(ours[0], theirs[0])[1] if one_seed else mean_interval(apart.mean(axis=0))
+        return Measurement(
+            100 * apart.mean(), tuple(100 * end for end in ends), len(images), seeds,
+            per_seed=100 * apart.mean(axis=1), note=self.note,
+            outcomes={"outcomes": ours, "reference": theirs}, images=images,
+        )  # fmt: skip
 
 
-def of_run(about: Mapping[str, Any], measured: Mapping[tuple[str, str], Any]) -> Piece:
-    """The piece of the run that this process has made: its provenance, and its measurements by (id, row)."""
-    rows = {}
-    for name, found in measured.items():
-        arrays = {key: np.atleast_2d(np.asarray(values)) for key, values in found.outcomes.items()}
-        arrays = {key: values for key, values in arrays.items() if values.shape[1] <= MOST_POINTS}
-        count = max((values.shape[1] for values in arrays.values()), default=0)
-        images = np.arange(count) if found.images is None else np.asarray(found.images)
-        rows[name] = RowOutcomes(arrays, images, tuple(found.seeds), found.value, found.n)
-    about = {key: value for key, value in about.items() if key != "artifacts"}
-    shelf = artifacts.shelf
-    return Piece(about, rows, dict(shelf.small), dict(shelf.used))
+@dataclass(frozen=True, eq=False)
+class Ranking:
+    """Does a score order hits above misses? Scores float [N] and hits bool [N]; measured as the area under the ROC curve."""
+
+    scores: np.ndarray
+    hits: np.ndarray
+    seeds: Sequence[int]
+
+    def measured(self, reference: Self | None = None) -> Measurement:
+        """The AUROC with DeLong's interval. Raises: ValueError where all or none are hits."""
+        if reference is not None:
+            raise ValueError("an AUROC has no paired reference")
+        area, interval = auroc(self.scores, self.hits)
+        return Measurement(area, interval, len(self.hits), self.seeds)
+
+    def __sub__(self, other: Self) -> Measurement:
+        """The difference of two areas on different points."""
+        one, two = self.measured(), other.measured()
+        value, ci95 = independent_difference(one.value, one.ci95, two.value, two.ci95)
+        return Measurement(value, ci95, min(one.n, two.n), self.seeds)
 
 
-def export(
-    path: str | os.PathLike[str], about: Mapping[str, Any], measured: Mapping[tuple[str, str], Any]
-) -> None:
-    """Write the piece of this process's run as a file of its own."""
-    write(Path(path), [of_run(about, measured)])
+def highest(several: Sequence[Outcomes]) -> Outcomes:
+    """Of the errors under several attacks those under the one with most of them, for each seed: a maximum over attacks."""
+    stacked = np.stack([one.values for one in several])
+    most = stacked.mean(axis=2).argmax(axis=0)
+    return Outcomes(stacked[most, np.arange(stacked.shape[1])], several[0].seeds, several[0].images)
 
 
-def merged(pieces: Sequence[Piece], new: Piece) -> list[Piece]:
-    """The pieces of a chapter after a new run: it replaces those whose rows it has all, and stands last.
-
-    The certificates of networks that the new run did not need, because their outcomes were at hand, come along.
-    """
-    replaced = [p for p in pieces if p.parameters == new.parameters or p.rows.keys() <= new.rows.keys()]
-    networks = {
-        name: certificate
-        for piece in replaced
-        for name, certificate in piece.certificates.items()
-        if name.startswith("model-")
-    }
-    new = dataclasses.replace(new, certificates=networks | dict(new.certificates))
-    return [*(piece for piece in pieces if piece not in replaced), new]
-
-
-class _Blobs:
-    """Tensors stored once each, however often they are mentioned."""
-
-    def __init__(self) -> None:
-        self.stored: Tensors = {}
-
-    def add(self, tensor: Tensor) -> list[Any]:
-        shape, kind = list(tensor.shape), str(tensor.dtype).removeprefix("torch.")
-        if tensor.dtype == torch.bool:
-            tensor = torch.from_numpy(np.packbits(tensor.numpy().reshape(-1)))
-        name = storage.tensor_hash(tensor)[:24]
-        self.stored[name] = tensor
-        return [name, kind, shape]
-
-    @staticmethod
-    def get(stored: Tensors, mention: list[Any]) -> Tensor:
-        name, kind, shape = mention
-        tensor = stored[name]
-        if kind == "bool":
-            count = int(np.prod(shape, dtype=int))
-            bits = np.unpackbits(tensor.numpy(), count=count).astype(bool)
-            tensor = torch.from_numpy(bits)
-        return tensor.reshape(shape)
-
-
-def _short(values: np.ndarray) -> np.ndarray:
-    """Numbers in half precision, which is enough to compare them, or in single precision where that is too small."""
-    if values.dtype == bool:
-        return values
-    with np.errstate(over="ignore"):
-        half = values.astype(np.float16)
-    return half if np.isfinite(half).all() else values.astype(np.float32)
-
-
-def write(path: Path, pieces: Sequence[Piece]) -> None:
-    """Write a chapter's outcomes, whole or not at all.
-
-    Raises:
-        ValueError: the file would be larger than :data:`LIMIT`; the message names what is largest in it.
-    """
-    blobs = _Blobs()
-    described = [_describe(piece, blobs) for piece in pieces]
-    size = sum(tensor.nbytes for tensor in blobs.stored.values()) + len(json.dumps(described))
-    if size > LIMIT:
-        largest = sorted(
-            (
-                (sum(t.nbytes for t in tensors.values()), name)
-                for p in pieces
-                for name, tensors in p.small.items()
-            ),
-            reverse=True,
-        )[:3]
-        raise ValueError(
-            f"{path.name} would have {size / 2**20:.1f} MiB and may have {LIMIT / 2**20:.0f}; largest: "
-            + ", ".join(f"{name} ({bytes / 2**10:.0f} KiB)" for bytes, name in largest)
-        )
-    storage.write(path, KEY, blobs.stored, pieces=described)
-
-
-def read(path: Path) -> list[Piece]:
-    """The pieces of a file; none where there is no file.
-
-    Raises:
-        ValueError: the file is damaged; the message names it.
-    """
-    try:
-        stored, about = storage.read(path, KEY)
-    except FileNotFoundError:
-        return []
-    except storage.Damaged as problem:
-        raise ValueError(f"damaged outcomes {path} ({problem}): git restores them") from problem
-    return [_piece(described, stored) for described in about["pieces"]]
-
-
-def _describe(piece: Piece, blobs: _Blobs) -> dict[str, Any]:
-    """A piece as JSON that mentions its tensors; certificates that differ in their seconds alone stand once."""
-    rows = []
-    for (id, row), found in piece.rows.items():
-        whole = np.array_equal(found.images, np.arange(len(found.images)))
-        places = torch.from_numpy(found.images.astype(np.int32))
-        rows.append(
-            {
-                "id": id,
-                "row": row,
-                "arrays": {name: blobs.add(torch.from_numpy(_short(a))) for name, a in found.arrays.items()},
-                "images": len(found.images) if whole else blobs.add(places),
-                "seeds": list(found.seeds),
-                "value": found.value,
-                "n": found.n,
-            }
-        )
-    shared, certificates = {}, {}
-    for name, certificate in piece.certificates.items():
-        common = {key: value for key, value in certificate.items() if key != "seconds"}
-        label = artifacts.digest(common)
-        shared[label] = common
-        certificates[name] = [label, certificate["seconds"]]
-    small = {
-        name: {key: blobs.add(tensor) for key, tensor in tensors.items()}
-        for name, tensors in piece.small.items()
-    }
-    about = dict(piece.about)
-    return {"about": about, "rows": rows, "small": small, "shared": shared, "certificates": certificates}
-
-
-def _piece(described: dict[str, Any], stored: Tensors) -> Piece:
-    """The piece that :func:`_describe` has described."""
-    rows = {}
-    for row in described["rows"]:
-        arrays = {name: _Blobs.get(stored, mention).numpy() for name, mention in row["arrays"].items()}
-        places = row["images"]
-        images = np.arange(places) if isinstance(places, int) else _Blobs.get(stored, places).numpy()
-        value = tuple(row["value"]) if isinstance(row["value"], list) else row["value"]
-        rows[row["id"], row["row"]] = RowOutcomes(arrays, images, tuple(row["seeds"]), value, row["n"])
-    small = {
-        name: {key: _Blobs.get(stored, mention) for key, mention in tensors.items()}
-        for name, tensors in described["small"].items()
-    }
-    certificates = {
-        name: {**described["shared"][label], "seconds": seconds}
-        for name, (label, seconds) in described["certificates"].items()
-    }
-    return Piece(described["about"], rows, small, certificates)
-
-
-def at_hand() -> dict[str, tuple[Tensors, dict[str, Any]]]:
-    """The artifacts of the file that :data:`VARIABLE` names, with their certificates, by name; else none."""
-    path = os.environ.get(VARIABLE)
-    return {
-        name: (tensors, piece.certificates[name])
-        for piece in (read(Path(path)) if path else [])
-        for name, tensors in piece.small.items()
-    }
+def sequence(parts: Sequence[Outcomes]) -> Measurement:
+    """Rates or means in a row; the effect is the last minus the first."""
+    each = [part.measured() for part in parts]
+    apart = parts[-1] - parts[0]
+    ends = [found.ci95 for found in each]
+    return Measurement(
+        [found.value for found in each],
+        None if None in ends else ends,
+        min(found.n for found in each),
+        parts[0].seeds,
+        per_seed=list(zip(*(found.per_seed for found in each), strict=True)),
+        effect=apart.value,
+        effect_ci95=apart.ci95,
+        effect_per_seed=apart.per_seed,
+    )

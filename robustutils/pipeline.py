@@ -7,13 +7,13 @@ this module.
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +23,11 @@ import papermill
 from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 
-from robustutils import checks, evidence, outcomes, provenance, scoreboard
+from robustutils import checks, pieces, provenance, scoreboard
+from robustutils import results as results_files
+from robustutils.claims import Claims
 from robustutils.criteria import NO_EVIDENCE
+from robustutils.parameters import unknown
 from robustutils.storage import write_atomically
 
 RESULTS_MIME = "application/vnd.robustutils.results+json"
@@ -50,9 +53,7 @@ def notebook_path(chapter: str) -> Path:
     """
     path = provenance.repository() / "chapters" / f"{chapter}.ipynb"
     if not path.exists():
-        near = get_close_matches(chapter, chapters(), 1)
-        hint = f" (did you mean {near[0]!r}?)" if near else ""
-        raise PipelineError(f"there is no chapter {chapter!r}{hint}; chapters are {', '.join(chapters())}")
+        raise PipelineError(unknown("chapter", chapter, chapters()))
     return path
 
 
@@ -72,9 +73,7 @@ def execute(
     declared = papermill.inspect_notebook(str(source))
     for name in parameters:
         if name not in declared:
-            near = get_close_matches(name, declared, 1)
-            hint = f" (did you mean {near[0]!r}?)" if near else ""
-            raise PipelineError(f"unknown parameter {name!r}{hint}; {chapter} has {', '.join(declared)}")
+            raise PipelineError(unknown(f"parameter of {chapter}", name, declared))
     folder.mkdir(parents=True, exist_ok=True)
     failed = folder / f"{chapter}.failed.ipynb"
     found = folder / f"{chapter}.{os.getpid()}.safetensors"
@@ -99,12 +98,12 @@ def execute(
         ) from error
     failed.unlink()
     notebook.cells.pop()  # the export
-    results = stored_results(notebook) if claims_path(chapter).exists() else None
+    results = stored_results(notebook) if has_claims(chapter) else None
     for part in (notebook, *notebook.cells):
         part.metadata.pop("papermill", None)  # it holds paths of this machine
     write_notebook(folder / f"{chapter}.ipynb", notebook)
     if results is not None:
-        evidence.write_results(folder / "results" / f"{chapter}.json", results)
+        results_files.write(folder / "results" / f"{chapter}.json", results)
     (folder / "results").mkdir(exist_ok=True)
     found.replace(outcomes_path(chapter, folder))
 
@@ -112,9 +111,8 @@ def execute(
 def with_export(notebook: nbformat.NotebookNode, path: Path) -> nbformat.NotebookNode:
     """A notebook with a last cell that writes the run's outcomes."""
     code = (
-        "from robustutils import outcomes\n"
-        "measured = ledger.measured() if 'ledger' in globals() else {}\n"
-        f"outcomes.export({str(path)!r}, run.provenance(), measured)"
+        "from robustutils import pieces\n"
+        f"pieces.export({str(path)!r}, study.run.provenance(), study.measured)"
     )
     notebook.cells.append(nbformat.v4.new_code_cell(code))
     return notebook
@@ -126,8 +124,13 @@ def outcomes_path(chapter: str, folder: Path) -> Path:
 
 
 def claims_path(chapter: str) -> Path:
-    """The claims file of a chapter; a page without claims, such as the background, has none."""
-    return provenance.repository() / "chapters" / f"{chapter}.claims.toml"
+    """The declaration of a chapter: its parameters, and its claims unless it is a page without, such as the background."""
+    return provenance.repository() / "chapters" / f"{chapter}.toml"
+
+
+def has_claims(chapter: str) -> bool:
+    """Whether a chapter reproduces a paper."""
+    return bool(Claims.of(chapter).rows)
 
 
 def stored_results(notebook: nbformat.NotebookNode) -> dict[str, Any]:
@@ -195,7 +198,7 @@ def content_hash(chapter: str) -> str:
     """What the page of a chapter is made from: its text, its claims and the code of the modules it imports."""
     text = notebook_path(chapter).with_suffix(".py")
     claims = claims_path(chapter)
-    parts = [provenance.source_hash(text), text.read_text(), claims.read_text() if claims.exists() else ""]
+    parts = [provenance.source_hash(text), text.read_text(), claims.read_text()]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 
@@ -253,31 +256,38 @@ def publish(chapter: str, profile: str, parameters: Mapping[str, Any]) -> Path:
     lacks rows that the published edition has, adds its outcomes to the edition and leaves the page as it is.
     """
     executed, edition = build_folder() / profile, provenance.repository() / "book"
-    if profile in NO_EVIDENCE and claims_path(chapter).exists():
+    if profile in NO_EVIDENCE and has_claims(chapter):
         raise PipelineError(f"a {profile} run is not evidence and cannot become the published edition")
     scoreboard_pages(edition)  # a page that has lost its markers is an error now, not after the run
     path = outcomes_path(chapter, edition)
-    pieces = outcomes.read(path)
-    with environment(outcomes.VARIABLE, str(path)):
+    earlier = pieces.read(path)
+    with environment(pieces.VARIABLE, str(path)):
         run(chapter, profile, parameters)
-    (piece,) = outcomes.read(outcomes_path(chapter, executed))
-    outcomes.write(path, outcomes.merged(pieces, piece))
-    if not claims_path(chapter).exists():
+    (piece,) = pieces.read(outcomes_path(chapter, executed))
+    pieces.write(path, pieces.merged(earlier, piece))
+    if not has_claims(chapter):
         return publish_page(chapter, executed)
-    results = evidence.read_results(executed / "results" / f"{chapter}.json")
-    before = evidence.published(chapter, edition / "results")
-    if before is not None and evidence.rows_measured(before) - evidence.rows_measured(results):
+    results = results_files.read(executed / "results" / f"{chapter}.json")
+    before = results_files.published(chapter, edition / "results")
+    if before is not None and results_files.rows_measured(before) - results_files.rows_measured(results):
         return path  # the page has rows that this run lacks
-    evidence.write_results(edition / "results" / f"{chapter}.json", results)
+    results_files.write(edition / "results" / f"{chapter}.json", results)
     page = publish_page(chapter, executed)
     write_scoreboard(edition)
     return page
 
 
 def publish_page(chapter: str, executed: Path) -> Path:
-    """Copy an executed chapter into the book; returns the page."""
+    """Copy an executed chapter into the book, what it shows of results renewed from its own; returns the page."""
     page = provenance.repository() / "book" / f"{chapter}.ipynb"
-    write_notebook(page, nbformat.read(executed / f"{chapter}.ipynb", as_version=4))
+    notebook = nbformat.read(executed / f"{chapter}.ipynb", as_version=4)
+    claims = Claims.of(chapter)
+    if claims.rows:
+        found = results_files.read(executed / "results" / f"{chapter}.json")
+        for output in (output for cell in notebook.cells for output in cell.get("outputs", ())):
+            if html := output.get("data", {}).get("text/html"):
+                output["data"]["text/html"] = scoreboard.renewed(html, claims, found, None)
+    write_notebook(page, notebook)
     return page
 
 
@@ -311,17 +321,17 @@ def check(chapter: str) -> checks.Report:
         PipelineError: the chapter has no published outcomes, or an error in the notebook.
     """
     edition, folder = provenance.repository() / "book", build_folder() / "check"
-    pieces = outcomes.read(outcomes_path(chapter, edition))
-    if not pieces:
+    published = pieces.read(outcomes_path(chapter, edition))
+    if not published:
         raise PipelineError(f"{chapter} has no published outcomes; make publish CHAPTER={chapter} makes them")
     found: list[checks.Agreement] = []
-    for piece in pieces:
+    for piece in published:
         parameters = {name: value for name, value in piece.parameters.items() if name != "profile"}
         with tempfile.TemporaryDirectory() as cache, environment("ROBUSTUTILS_CACHE", cache):
             execute(chapter, "check", parameters, folder)
-        (today,) = outcomes.read(outcomes_path(chapter, folder))
+        (today,) = pieces.read(outcomes_path(chapter, folder))
         found += checks.compare(piece, today)
-    report = checks.Report.of(chapter, pieces, found)
+    report = checks.Report.of(chapter, published, found)
     report.write(checks.path(chapter, edition))
     return report
 
@@ -329,7 +339,7 @@ def check(chapter: str) -> checks.Report:
 def read_all(folder: Path) -> list[dict[str, Any]]:
     """The results files of a folder, in the order of the chapters."""
     files = [folder / f"{chapter}.json" for chapter in chapters()]
-    return [evidence.read_results(file) for file in files if file.exists()]
+    return [results_files.read(file) for file in files if file.exists()]
 
 
 def write_scoreboard(edition: Path, this_run: Iterable[dict[str, Any]] = ()) -> None:
@@ -380,3 +390,23 @@ def renew_references() -> list[str]:
 def chapters_from_text() -> list[str]:
     """The chapters that have a text, whether or not their notebook exists yet."""
     return sorted(path.stem for path in (provenance.repository() / "chapters").glob("*.py"))
+
+
+def new(name: str) -> list[Path]:
+    """Write the text and the declaration of a new chapter that runs, and enter it in the table of contents.
+
+    Raises:
+        PipelineError: the name is taken, or not of lower-case letters, digits and underscores.
+    """
+    if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
+        raise PipelineError(f"{name!r} is no name for a chapter: lower-case letters, digits and _")
+    folder, toc = provenance.repository() / "chapters", provenance.repository() / "_toc.yml"
+    made = {folder / f"{name}.py": "skeleton_text.txt", folder / f"{name}.toml": "skeleton_claims.txt"}
+    if taken := [path for path in made if path.exists()]:
+        raise PipelineError(f"{taken[0]} is there already")
+    for path, skeleton in made.items():
+        text = Path(__file__).with_name(skeleton).read_text()
+        path.write_text(text.replace("KEY", name.upper()).replace("NAME", name))
+    last = f"      - file: book/{[chapter for chapter in chapters() if chapter != name][-1]}\n"
+    toc.write_text(toc.read_text().replace(last, f"{last}      - file: book/{name}\n"))
+    return [*made, toc]

@@ -1,308 +1,203 @@
-"""How results are shown: comparison tables in chapters, the scoreboard page, the README, the terminal, glue.
+"""What became of the claims: the front of a chapter, the scoreboard page, the README, the terminal, glue.
 
-Everything here is a function of results files (`robustutils.evidence`); nothing measures or judges. A verdict
-is always written in words; its CSS class ``verdict-NAME`` only adds a colour.
+Everything here is a function of results files (:mod:`robustutils.results`); nothing measures or judges.
 """
 
-import math
+import base64
+import io
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
 
+import numpy as np
+from matplotlib.figure import Figure
+
+from robustutils import figures
 from robustutils.claims import Claims
 from robustutils.criteria import VERDICTS
-from robustutils.evidence import PERCENT, Results
+from robustutils.results import Results
+from robustutils.tables import (
+    LABELS,
+    Table,
+    anchor,
+    badge,
+    by_id,
+    claims_table,
+    edition,
+    format_value,
+    interval_text,
+    plain,
+    value_text,
+    verdict_text,
+)
 
-LABELS = {name: name.replace("_", " ") for name in VERDICTS}
+Coordinates = Mapping[str, Mapping[str, Any]]
+Series = Mapping[str, Mapping[str, Any] | Sequence[Mapping[str, Any]]]
 _SYMBOLS = str.maketrans({"*": "star", "+": "plus"})
 
 
-def format_value(value: Any, unit: str = "", like: Any = None) -> str:
-    """A number or a list of them as text, such as ``3.7 %``.
-
-    As many decimals as the paper's value `like` prints; at least one for % and points, and three significant
-    digits (at most four decimals) for other units.
-    """
-    values = _list(value)
-    places = _places(values, unit, like)
-    shown = [f"{round(number, places) + 0.0:.{places}f}" for number in values]  # + 0.0: no minus before zero
-    return f"{', '.join(shown)} {unit}".strip()
-
-
-def _list(value: Any) -> list[Any]:
-    return list(value) if isinstance(value, list | tuple) else [value]
-
-
-def _places(values: Sequence[float], unit: str, like: Any) -> int:
-    printed = [_decimals(number) for number in _list(like) if number is not None]
-    if unit in PERCENT:
-        return max([1, *printed])
-    digits = [2 - math.floor(math.log10(abs(number))) for number in values if number]
-    return max([min(4, max([0, *digits])), *printed])
-
-
-def _decimals(number: float) -> int:
-    text = format(number, ".10g")
-    return 4 if "e" in text else len(text.partition(".")[2])
-
-
-@dataclass(frozen=True)
-class Cell:
-    """Text, a verdict, or both; a note says why."""
-
-    text: str = ""
-    verdict: str = ""
-    note: str = ""
-
-    def __str__(self) -> str:
-        words = ": ".join(filter(None, (LABELS.get(self.verdict), self.note)))
-        return f"{self.text} ({words})" if self.text and words else self.text or words
-
-    def html(self) -> str:
-        """The cell's content as HTML."""
-        label = badge(self.verdict) if self.verdict else ""
-        return " ".join(filter(None, (escape(self.text), label, escape(self.note))))
-
-
-def badge(name: str, text: str = "") -> str:
-    """A verdict as an HTML label: its words (or `text`), coloured by its class."""
-    return f'<span class="verdict-{name}">{escape(text or LABELS[name])}</span>'
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table that Jupyter, the rendered book and a terminal can show; the first column heads its row."""
-
-    label: str
-    header: tuple[str, ...]
-    rows: tuple[tuple[Cell, ...], ...]
-
-    def _repr_html_(self) -> str:
-        head = "".join(f'<th scope="col">{escape(name)}</th>' for name in self.header)
-        body = ""
-        for first, *others in self.rows:
-            cells = "".join(f"<td>{cell.html()}</td>" for cell in others)
-            body += f'\n<tr><th scope="row">{first.html()}</th>{cells}</tr>'
-        label = escape(self.label)
-        frame = (
-            f'class="table-scroll" style="overflow-x: auto" role="region" tabindex="0" aria-label="{label}"'
-        )
-        return f"<div {frame}><table><thead><tr>{head}</tr></thead><tbody>{body}\n</tbody></table></div>"
-
-    def _repr_markdown_(self) -> str:
-        lines = [self.header, ("---",) * len(self.header), *(tuple(map(str, row)) for row in self.rows)]
-        escaped = [[cell.replace("|", "\\|") for cell in line] for line in lines]
-        return "\n".join(f"| {' | '.join(line)} |" for line in escaped)
-
-    def __str__(self) -> str:
-        lines = [self.header, *(tuple(map(str, row)) for row in self.rows)]
-        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-        padded = [
-            "  ".join(f"{cell:<{width}}" for cell, width in zip(line, widths, strict=True)) for line in lines
-        ]
-        return "\n".join(line.rstrip() for line in (padded[0], "-" * len(padded[0].rstrip()), *padded[1:]))
-
-
-def edition(results: Results) -> str:
-    """Profile and date of a run, such as ``standard, 2026-01-31``."""
-    return ", ".join(filter(None, (results["profile"], str(results.get("date", ""))[:10])))
-
-
-def interval_text(entry: Mapping[str, Any]) -> str:
-    """The 95% interval of a measured value and what it is over: training seeds where there are several."""
-    over_seeds = entry.get("seed_ci95") is not None
-    interval = entry["seed_ci95"] if over_seeds else entry["ci95"]
-    if interval is None:
-        return ""
-    pairs = interval if isinstance(interval[0], list) else [interval]
-    places = _places(_list(entry["measured"]), entry["unit"], entry["paper_value"])
-    shown = ", ".join(f"[{low:.{places}f}, {high:.{places}f}]" for low, high in pairs)
-    return f"{shown} ({len(entry['seeds'])} seeds)" if over_seeds else f"{shown} (n = {entry['n']})"
-
-
-def _value(entry: Mapping[str, Any] | None, key: str = "measured") -> str:
-    if entry is None or entry[key] is None:
-        return ""
-    return format_value(entry[key], entry["unit"], entry["paper_value"])
-
-
-def glance_table(results: Results) -> Table:
-    """The verdicts of a chapter at a glance: one line for each measured claim id, then what was not run and why."""
-    rows, absent = [], dict[str, list[str]]()
-    for name, entries in _by_id(results).items():
-        reached = {verdict: count for verdict, count in verdict_counts(results, name).items() if count}
-        if reached.keys() == {"not_run"}:
-            absent.setdefault(entries[0]["note"], []).append(name)
-            continue
-        words = " · ".join(f"{count} {LABELS[verdict]}" for verdict, count in reached.items())
-        statements = " ".join(dict.fromkeys(entry["statement"] for entry in entries))
-        rows.append((Cell(name), Cell(statements), Cell(words)))
-    for reason, names in absent.items():
-        rows.append((Cell(", ".join(names)), Cell(reason), Cell("", "not_run")))
-    return Table(
-        f"Verdicts at a glance ({edition(results)})",
-        ("claim", "what it says", "rows by verdict"),
-        tuple(rows),
-    )
-
-
-def criteria_table(claims: Claims, ids: Iterable[str]) -> Table:
-    """The rows of some claim ids with the paper's number and the criterion fixed for each."""
-    ids = list(ids)
-    rows = [
-        (
-            Cell(row.id),
-            Cell(row.row),
-            Cell(", ".join(f"{number:g}" for number in _list(row.paper) if number is not None)),
-            Cell(str(row.criterion)),
-        )
-        for row in claims.rows
-        if row.id in ids
-    ]
-    return Table(f"Criteria: {', '.join(ids)}", ("claim", "row", "paper", "criterion"), tuple(rows))
-
-
-def comparison_table(
-    results: Results | None,
-    published: Results | None,
-    ids: Iterable[str],
-    *,
-    select: Callable[[str], bool] = lambda row: True,
-    unmeasured: bool = False,
-) -> Table:
-    """Paper, published edition and this run side by side, for the rows of some claim ids.
-
-    `select` says which rows to show by their names; those measured in neither run are left out, unless `unmeasured`
-    asks for them. Interval and verdict are those of this run; with `results` None those of the published edition. Beside
-    a verdict stands the fidelity of a run that did not follow the paper's protocol to the letter.
-
-    Raises: ValueError for an id that the shown run does not have, and when there is no run at all.
-    """
-    judged = results or published
-    if judged is None:
-        raise ValueError("a comparison table needs a run: this one or the published edition")
-    ids, known = list(ids), _by_id(judged)
-    for name in ids:
-        if name not in known:
-            raise ValueError(f"{judged['chapter']} has no claim id {name!r}; allowed: {', '.join(known)}")
-    stated = {(entry["id"], entry["row"]): entry for entry in published["claims"]} if published else {}
-    rows = []
-    for entry in (entry for name in ids for entry in known[name]):
-        before = stated.get((entry["id"], entry["row"]))
-        shown = unmeasured or any(run is not None and run["measured"] is not None for run in (entry, before))
-        if not shown or not select(entry["row"]):
-            continue
-        cells = [Cell(_title(entry)), Cell(_value(entry, "paper_value"))]
-        if results is not None and before is not None:
-            text = " ".join(filter(None, (_value(before), interval_text(before))))
-            cells += [Cell(text, before["verdict"], _aside(before) if before["verdict"] != "not_run" else "")]
-        elif results is not None:
-            cells += [Cell("none")]
-        cells += [Cell(_value(entry)), Cell(interval_text(entry)), Cell("", entry["verdict"], _aside(entry))]
-        rows.append(tuple(cells))
-    editions = [f"published edition ({edition(published)})" if published else "published edition"]
-    runs = editions if results is None else [*editions, f"this run ({edition(results)})"]
-    header = ("claim", "paper", *runs, "95% CI", "verdict")
-    return Table(f"Paper and measurement: {', '.join(ids)}", header, tuple(rows))
-
-
-def _aside(entry: Mapping[str, Any]) -> str:
-    """What belongs beside a verdict: why there is none, or how far the run was from the paper's protocol."""
-    if entry["verdict"] == "not_run":
-        return str(entry["note"])
-    loose = entry["verdict"] != "not_evidence" and entry["fidelity"] != "exact"
-    return str(entry["fidelity"]).replace("_", " ") if loose else ""
-
-
-def grid_table(
-    results: Results, label: str, lines: Mapping[str, tuple[str, str]], columns: Sequence[str]
-) -> Table:
-    """Measured values as a grid, the paper's in brackets: a line for each kind of row, a column for each subject.
-
-    `lines` maps what a line shows to its claim id and its row's name, with ``{0}`` where the column stands. A row
-    that the chapter does not have leaves its cell empty. The unit stands behind what the line shows.
-
-    Raises: ValueError for a line without any row.
-    """
-    known = {(entry["id"], entry["row"]): entry for entry in results["claims"]}
-    rows = []
-    for title, (id, pattern) in lines.items():
-        entries = [known.get((id, pattern.format(column))) for column in columns]
-        if not any(entries):
-            raise ValueError(f"{results['chapter']} has no row {id} {pattern!r} for any of {list(columns)}")
-        units = {entry["unit"] for entry in entries if entry} - {""}
-        cells = (Cell() if entry is None else _compared(entry) for entry in entries)
-        rows.append((Cell(" ".join([title, *(f"({unit})" for unit in units)])), *cells))
-    return Table(label, (label, *columns), tuple(rows))
-
-
-def _compared(entry: Mapping[str, Any]) -> Cell:
-    paper, here = (
-        _value(entry, key).removesuffix(entry["unit"]).strip() for key in ("paper_value", "measured")
-    )
-    return Cell(" ".join(filter(None, [here, f"({paper})" if paper else ""])), entry["verdict"])
-
-
-def _by_id(results: Results) -> dict[str, list[dict[str, Any]]]:
-    groups: dict[str, list[dict[str, Any]]] = {}
-    for entry in results["claims"]:
-        groups.setdefault(entry["id"], []).append(entry)
-    return groups
-
-
-def _title(entry: Mapping[str, Any]) -> str:
-    return entry["id"] if entry["row"] == entry["id"] else f"{entry['id']}: {entry['row']}"
-
-
 def verdict_counts(results: Results, claim: str | None = None) -> dict[str, int]:
-    """Rows per verdict in the ladder's order, zeros included; of one claim id where `claim` is given."""
-    reached = [entry["verdict"] for entry in results["claims"] if claim in (None, entry["id"])]
+    """Rows per verdict in the order of the verdicts, zeros included; of one claim id where `claim` is given."""
+    reached = [row["verdict"] for row in results["claims"] if claim in (None, row["id"])]
     return {name: reached.count(name) for name in VERDICTS}
 
 
-def _spoken(counts: Mapping[str, int]) -> str:
-    return ", ".join(f"{count} {LABELS[name]}" for name, count in counts.items() if count)
+def _spoken(counts: Mapping[str, int]) -> dict[str, str]:
+    """How many rows have a verdict, in words: ``1 agrees``, ``2 agree``."""
+    return {
+        name: f"{count} {LABELS[name] if count == 1 else LABELS[name].replace('agrees', 'agree')}"
+        for name, count in counts.items()
+        if count
+    }
+
+
+def _badges(counts: Mapping[str, int]) -> str:
+    return " ".join(badge(name, text) for name, text in _spoken(counts).items())
+
+
+# ---- the front of a chapter ----
+
+
+def compared(
+    claims: Claims, results: Results, ids: Sequence[str], lines: Coordinates, series: Series, xlabel: str
+) -> Figure:
+    """Dots of ours, one a seed, beside the paper's diamonds: rows of the claims by the coordinates of lines and series.
+
+    A series of several coordinates shows the largest of these rows. Lines without any measured row are left out.
+    """
+    known = {(row["id"], row["row"]): row for row in results["claims"]}
+    ours: dict[str, list[list[float]]] = {name: [] for name in series}
+    paper: dict[str, list[float]] = {name: [] for name in series}
+    kept = []
+    for line, place in lines.items():
+        found = {}
+        for name, several in series.items():
+            asked = [several] if isinstance(several, Mapping) else several
+            claimed = filter(None, (claims.find(ids, {**place, **at}) for at in asked))
+            found[name] = [known[row.id, row.row] for row in claimed if (row.id, row.row) in known]
+        measured = {name: [r for r in rows if r["measured"] is not None] for name, rows in found.items()}
+        if not any(measured.values()):
+            continue
+        kept.append(line)
+        for name, rows in found.items():
+            each = [row["per_seed"] or [row["measured"]] for row in measured[name]]
+            ours[name].append([max(values) for values in zip(*each, strict=False)])
+            stated = [row["paper_value"] for row in rows if row["paper_value"] is not None]
+            paper[name].append(max(stated, default=np.nan))
+    return figures.dots(kept, ours, paper, xlabel=xlabel)
+
+
+def front(claims: Claims, results: Results | None) -> str:
+    """What stands below a chapter's answer, as HTML: one picture, paper beside ours, and a strip of verdicts."""
+    if results is None:
+        return (
+            f'<div class="front" data-chapter="{claims.chapter}"><p>Nothing has been published yet.</p></div>'
+        )
+    picture = {key: value for key, value in claims.picture.items() if key != "caption"}
+    drawn = io.BytesIO()
+    figures.use_style()
+    drawing = compared(claims, results, **picture)
+    drawing.set_figheight(2.3)
+    drawing.savefig(drawn, format="png", dpi=144, bbox_inches="tight")
+    source = f"data:image/png;base64,{base64.b64encode(drawn.getvalue()).decode()}"
+    caption = escape(claims.picture["caption"])
+    strip, absent = "", dict[str, list[str]]()
+    known = by_id(results)
+    for name, rows in ((name, known[name]) for name in results["titles"]):
+        counts = verdict_counts(results, name)
+        if counts["not_run"] == len(rows):
+            absent.setdefault(rows[0]["note"], []).append(results["titles"][name])
+            continue
+        title = f"<span>{escape(results['titles'][name])}</span> <span>{_badges(counts)}</span>"
+        strip += f"<details><summary>{title}</summary>{_statements(rows)}</details>"
+    for note, titles in absent.items():
+        listed = "".join(f"<li>{escape(title)}</li>" for title in titles)
+        summary = f"<span>{len(titles)} more claims: {escape(note)}</span> <span>{badge('not_run')}</span>"
+        strip += f"<details><summary>{summary}</summary><ul>{listed}</ul></details>"
+    return (
+        f'<div class="front" data-chapter="{claims.chapter}"><figure><img src="{source}" alt="{caption}">'
+        f'<figcaption>{caption}</figcaption></figure><section class="strip" aria-label="Verdicts">{strip}</section></div>'
+    )
+
+
+def _statements(rows: Iterable[Mapping[str, Any]]) -> str:
+    return "".join(f"<p>{escape(text)}</p>" for text in dict.fromkeys(row["statement"] for row in rows))
+
+
+def renewed(html: str, claims: Claims, published: Results | None, this_run: Results | None) -> str:
+    """A rendered page with its front and its tables of claims made anew from results files."""
+    html = re.sub(r'<div class="front".*?</div>', lambda _: front(claims, published), html, flags=re.DOTALL)
+
+    def table(found: re.Match[str]) -> str:
+        ids = found[1].split()
+        return claims_table(published, this_run, ids)._repr_html_()
+
+    pattern = r'<div class="table-scroll" data-claims="([^"]+)".*?</div>'
+    return re.sub(pattern, table, html, flags=re.DOTALL) if published or this_run else html
+
+
+# ---- the scoreboard page, the README, the terminal ----
 
 
 def _counts_table(label: str, runs: Iterable[tuple[str, Results]]) -> Table:
-    rows = [(Cell(name), *(Cell(str(count)) for count in verdict_counts(run).values())) for name, run in runs]
-    return Table(label, (label, *LABELS.values()), tuple(rows))
+    counted = [(name, verdict_counts(run)) for name, run in runs]
+    kept = [name for name in VERDICTS if name != "not_evidence" or any(c[name] for _, c in counted)]
+    rows = [(name, *(str(counts[verdict]) for verdict in kept)) for name, counts in counted]
+    return plain((label, *(LABELS[name] for name in kept)), rows)
+
+
+def mosaic(published: Sequence[Results]) -> str:
+    """One picture of all claims of all papers: a small square a row, coloured by agreement, hatched by fidelity."""
+    parts = []
+    for run in published:
+        order = sorted(run["claims"], key=lambda row: row["verdict"] == "not_run")
+        squares = "".join(
+            f'<a class="square {row["verdict"]} {row["fidelity"] or ""}" href="#{anchor(row)}"'
+            f' title="{escape(run["titles"][row["id"]])}: {escape(row["row"])}: {verdict_text(row)}"></a>'
+            for row in order
+        )
+        parts.append(f"<p>{escape(run['paper']['title'])}</p><div>{squares}</div>")
+    keys = [("reproduced", ""), ("agrees", "reduced"), ("direction", ""), ("disagrees", ""), ("not_run", "")]
+    legend = " ".join(
+        f'<span><i class="square {name} {more}"></i> {LABELS[name]}</span>' for name, more in keys
+    )
+    return f'<div class="mosaic">{"".join(parts)}<p class="legend">{legend}</p></div>'
 
 
 def scoreboard_markdown(
     published: Sequence[Results], this_run: Sequence[Results] | None = None, *, page: str = "{chapter}.ipynb"
 ) -> str:
-    """Body of the scoreboard page: per paper the rows by verdict, and every claim id with its rows folded.
+    """Body of the scoreboard page: a picture of all rows, and per paper every claim with its rows folded.
 
-    `page` is where the page of a chapter is, as seen from the scoreboard.
+    What was not run stands last. `page` is where the page of a chapter is, as seen from the scoreboard.
     """
     editions, runs = ({run["chapter"]: run for run in group} for group in (published, this_run or ()))
-    parts = []
+    parts = [mosaic(published)] if published else []
     for chapter in dict.fromkeys([*editions, *runs]):
         edited, run = editions.get(chapter), runs.get(chapter)
         shown: Results = edited or run  # type: ignore[assignment]
         named = [(f"published ({edition(edited)})", edited)] if edited else []
         named += [(f"this run ({edition(run)})", run)] if run else []
+        ids = sorted(
+            by_id(shown), key=lambda id: verdict_counts(shown, id)["not_run"] == len(by_id(shown)[id])
+        )
         parts += [
             f"## [{shown['paper']['title']}]({page.format(chapter=chapter)})",
-            _counts_table("rows by verdict", named)._repr_markdown_(),
-            *(_claim_html(name, shown, run, edited) for name in _by_id(shown)),
+            _counts_table("rows", named)._repr_markdown_(),
+            *(_claim_html(id, shown, run, edited) for id in ids),
         ]
     return "\n\n".join(parts) if parts else "Nothing has been published yet."
 
 
 def _claim_html(name: str, shown: Results, run: Results | None, edited: Results | None) -> str:
     """One claim id as one folded HTML block: no blank line, so that Markdown leaves it alone."""
-    counts = verdict_counts(shown, name).items()
-    labels = " ".join(badge(kind, f"{count} {LABELS[kind]}") for kind, count in counts if count)
-    stated = dict.fromkeys(entry["statement"] for entry in _by_id(shown)[name])
-    statements = "".join(f"<p>{escape(text)}</p>" for text in stated)
-    has_run = run is not None and name in _by_id(run)
-    table = comparison_table(run if has_run else None, edited, [name], unmeasured=True)
-    html = f"<details><summary>{escape(name)} {labels}</summary>{statements}{table._repr_html_()}</details>"
-    return re.sub(r"\s*\n\s*", "\n", html)
+    table = claims_table(edited, run, [name], unmeasured=True, anchors=True)
+    title = f"{escape(shown['titles'][name])} {_badges(verdict_counts(shown, name))}"
+    body = f"{_statements(by_id(shown)[name])}{table._repr_html_()}"
+    return re.sub(
+        r"\s*\n\s*", "\n", f'<details class="claim" id="{name}"><summary>{title}</summary>{body}</details>'
+    )
 
 
 def readme_table(published: Sequence[Results], *, page: str = "book/{chapter}.ipynb") -> str:
@@ -310,7 +205,7 @@ def readme_table(published: Sequence[Results], *, page: str = "book/{chapter}.ip
     if not published:
         return "Nothing has been published yet."
     return _counts_table(
-        "paper",
+        "rows of claims",
         [
             (f"[{run['paper']['title']}]({page.format(chapter=run['chapter'])}) ({edition(run)})", run)
             for run in published
@@ -335,6 +230,9 @@ def replace_between_markers(text: str, name: str, new: str) -> str:
     return f"{before}{start}\n\n{new.strip()}\n\n{end}{after}"
 
 
+# ---- glue ----
+
+
 def glue_key(id: str, row: str) -> str:
     """A claim's name in glue, of letters, digits and ``_.-``: ``EAT-T7-C_adv-RplusFGSM-white-box``."""
     name = id if row == id else f"{id} {row}"
@@ -351,24 +249,35 @@ def glue_values(results: Results) -> dict[str, str]:
     counts = verdict_counts(results)
     values = {
         "profile": results["profile"],
-        "glance": _spoken(counts),
+        "glance": ", ".join(_spoken(counts).values()),
         "glance-total": str(len(results["claims"])),
+        "glance-measured": str(len(results["claims"]) - counts["not_run"]),
     }
     values |= {f"glance-{name}": str(count) for name, count in counts.items()}
-    for name in _by_id(results):
-        values[f"{name}-glance"] = _spoken(verdict_counts(results, name))
-    for entry in results["claims"]:
-        key = glue_key(entry["id"], entry["row"])
-        effect = entry.get("effect")
+    for name in by_id(results):
+        values[f"{name}-glance"] = ", ".join(_spoken(verdict_counts(results, name)).values())
+    for row in results["claims"]:
+        key = glue_key(row["id"], row["row"])
+        effect = row.get("effect")
         quoted = {
-            "": _value(entry) or LABELS["not_run"],
-            "-paper": _value(entry, "paper_value"),
-            "-ci": interval_text(entry),
-            "-effect": "" if effect is None else format_value(effect, entry["unit"], entry["paper_value"]),
-            "-verdict": LABELS[entry["verdict"]],
+            "": value_text(row) or LABELS["not_run"],
+            "-paper": value_text(row, "paper_value"),
+            "-ci": interval_text(row) if row["measured"] is not None else "",
+            "-effect": "" if effect is None else format_value(effect, row["unit"], row["paper_value"]),
+            "-verdict": verdict_text(row),
         }
         for suffix, text in quoted.items():
             if key + suffix in values:
                 raise ValueError(f"two rows of {results['chapter']} share the glue name {key + suffix!r}")
             values[key + suffix] = text
     return values
+
+
+def quoted(text: str, results: Results) -> dict[str, str]:
+    """What the glue roles and directives of a text ask for. Raises: ValueError that names what no row has."""
+    values = glue_values(results)
+    asked = re.findall(r"\{glue:text\}`([^`]+)`", text)
+    for key in asked:
+        if key not in values:
+            raise ValueError(f"the text quotes {key!r}, which {results['chapter']} does not have")
+    return {key: values[key] for key in asked}

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from robustutils.attacks import check_inputs, evaluation_mode, margin
-from robustutils.precision import exact
+from robustutils.speed import exact
 from robustutils.threats import Linf
 
 HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)

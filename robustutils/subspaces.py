@@ -83,6 +83,21 @@ def least_cosine(directions: Tensor, vector: Tensor) -> float:
     return float(cosines.min())
 
 
+def violations(vector: Tensor, directions: Tensor, generator: torch.Generator, *, sets: int = 100) -> int:
+    """How many of some orthonormal sets of k directions have all cosines with a vector above k^(-1/2) (EAT, Lemma 6).
+
+    Half of the sets are random, half near ``directions`` [k, d], which attain the bound. ``vector`` is float64 [d].
+    """
+    k, size = directions.shape
+    found = 0
+    for trial in range(sets):
+        noise = torch.randn(size, k, generator=generator, dtype=torch.float64)
+        basis = torch.linalg.qr(noise if trial < sets / 2 else directions.T + 0.1 * noise).Q
+        cosine = (basis.T @ vector).abs().min().item() / vector.norm().item()
+        found += cosine > k**-0.5 + 1e-12
+    return found
+
+
 def count_adversarial_directions(
     model: nn.Module, dataset: Dataset, eps: float, *, orders: tuple[int, ...] = ORDERS, seed: int = 0
 ) -> Tensor:

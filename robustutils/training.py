@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from robustutils import artifacts, precision, storage
+from robustutils import artifacts, speed, storage
 from robustutils.data import Dataset
 from robustutils.objectives import Objective
 
@@ -72,7 +72,7 @@ def fit(
         learning_rate: Adam's step size at ``schedule`` = 1.
         schedule: factor of the learning rate as a function of progress in [0, 1).
         max_gradient_norm: l2 norm to which the gradient is clipped.
-        dtype: of forward and backward passes, see :func:`robustutils.precision.autocast`; weights and updates stay
+        dtype: of forward and backward passes, see :func:`robustutils.speed.autocast`; weights and updates stay
             float32.
         seed: seeds data order, dropout and whatever the objective draws from torch's generators.
         checkpoint: file of the resumable state; the caller removes it. A damaged one is reported in the log, and the
@@ -89,7 +89,7 @@ def fit(
             f"between 1 and the {len(dataset)} examples of {dataset.name}"
         )
     device = next(model.parameters()).device
-    if precision.effective(device, dtype) != dtype:
+    if speed.effective(device, dtype) != dtype:
         log.info("training in float32: bfloat16 is slower on this %s", device.type)
     images, labels = dataset.images.to(device), dataset.labels.to(device)
     optimiser = torch.optim.Adam(model.parameters(), lr=learning_rate, fused=True)
@@ -112,7 +112,7 @@ def fit(
                 chosen = order[batch * batch_size : (batch + 1) * batch_size]
                 progress = step / (epochs * batches)
                 optimiser.param_groups[0]["lr"] = learning_rate * schedule(progress)
-                with precision.autocast(device, dtype):
+                with speed.autocast(device, dtype):
                     loss = objective(model, images[chosen], labels[chosen], progress)
                 optimiser.zero_grad(set_to_none=True)
                 loss.backward()

@@ -8,7 +8,7 @@ import torch
 from hypothesis import settings
 from torch import nn
 
-from robustutils import artifacts, data, models, outcomes, precision, training
+from robustutils import artifacts, data, models, pieces, speed, training
 from robustutils.attacks import FGSM
 from robustutils.data import Dataset
 from robustutils.objectives import Adversarial
@@ -34,7 +34,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture(autouse=True)
 def empty_shelf(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """No artifact at hand, none used, and nothing frozen, before a test and after it."""
-    monkeypatch.delenv(outcomes.VARIABLE, raising=False)
+    monkeypatch.delenv(pieces.VARIABLE, raising=False)
     artifacts.shelf.clear()
     yield
     artifacts.shelf.clear()
@@ -68,7 +68,7 @@ def pickle_trap(tmp_path: Path) -> tuple[bytes, Path]:
 @pytest.fixture
 def bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
     """Passes in bfloat16 where they are asked for, also on a processor that has to emulate it."""
-    monkeypatch.setattr(precision, "fast_dtype", lambda device: torch.bfloat16)
+    monkeypatch.setattr(speed, "fast_dtype", lambda device: torch.bfloat16)
 
 
 @pytest.fixture(scope="session")

@@ -27,8 +27,8 @@ from robustutils import (
     masking,
     models,
     objectives,
-    precision,
     provenance,
+    speed,
     square,
     storage,
     subspaces,
@@ -557,7 +557,7 @@ def test_precision_is_part_of_the_key_and_not_of_the_name(call, monkeypatch):
     """What a machine makes of bfloat16 is its own; the name says what was asked for."""
     found = {}
     for fast in (torch.bfloat16, torch.float32):
-        monkeypatch.setattr(precision, "fast_dtype", lambda device, fast=fast: fast)
+        monkeypatch.setattr(speed, "fast_dtype", lambda device, fast=fast: fast)
         for asked in (torch.bfloat16, torch.float32):
             one = call(attack=FGSM(eps=0.1, dtype=asked))
             found[fast, asked] = one.name, one.key
@@ -689,7 +689,7 @@ def test_the_shelf_knows_what_a_run_has_used_and_keeps_what_is_small(tiny_data, 
 
 def test_certificates_name_the_precision_that_passes_ran_in(tiny_data, monkeypatch):
     for fast in (torch.bfloat16, torch.float32):
-        monkeypatch.setattr(precision, "fast_dtype", lambda device, fast=fast: fast)
+        monkeypatch.setattr(speed, "fast_dtype", lambda device, fast=fast: fast)
         one = later(evaluation.adversarial, network(), FGSM(eps=0.1, dtype=torch.bfloat16), tiny_data)
         one()
         assert shelf.used[one.name]["precision"] == str(fast).removeprefix("torch.")

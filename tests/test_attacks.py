@@ -4,6 +4,7 @@ import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import pytest
 import torch
@@ -128,11 +129,7 @@ def test_losses_have_their_closed_forms():
     torch.testing.assert_close(margin(logits, y), torch.tensor([-1.0, 3.0, 0.0]))
     torch.testing.assert_close(margin(logits - 5, y), torch.tensor([-1.0, 3.0, 0.0]))
     expected = torch.tensor(
-        [
-            math.log(1 + math.exp(-1) + math.exp(-3)),
-            math.log(2 + math.exp(3)),
-            math.log(2 + math.exp(-1)),
-        ]
+        [math.log(1 + math.exp(-1) + math.exp(-3)), math.log(2 + math.exp(3)), math.log(2 + math.exp(-1))]
     )
     torch.testing.assert_close(cross_entropy(logits, y), expected)
 
@@ -185,7 +182,7 @@ def test_adam_moves_as_torch_does():
 
 # ---- a linear model: the optimum is known ----
 
-INTERIOR = {
+INTERIOR: dict[str, Any] = {
     "FGSM": (lambda eps: FGSM(eps=eps), 1e-5),
     "IFGSM": (lambda eps: IFGSM(eps=eps), 1e-5),
     "PGD": (lambda eps: pgd(Linf(eps=eps)), 1e-5),
@@ -724,7 +721,7 @@ def test_hyperparameters_out_of_range_are_refused(make, message):
 
 def test_hyperparameters_are_keywords_and_frozen():
     with pytest.raises(TypeError):
-        FGSM(0.3)
+        FGSM(0.3)  # type: ignore[call-arg]
     attack = FGSM(eps=0.3)
     with pytest.raises(AttributeError):
         attack.eps = 0.5

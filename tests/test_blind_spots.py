@@ -1,11 +1,13 @@
 """Scaled and shifted images, the attack at a fixed radius, and a cell of the paper's tables."""
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from robustutils import blind_spots
 from robustutils.blind_spots import FixedRadius, attack_cell, scale_shift, transformed
+from robustutils.carlini import CarliniLinf
 from robustutils.evaluation import evaluate
 from robustutils.threats import L2, Linf, check
 
@@ -167,3 +169,46 @@ def test_a_cell_without_a_correctly_classified_image_is_an_error(tiny_data):
 
     with pytest.raises(ValueError, match=r"none of the 1 images .* alpha=0.9, beta=0.0"):
         attack_cell(Wrong(), FixedRadius(threat=Linf(eps=0.1)), tiny_data.first(1), alpha=0.9, beta=0.0, n=5)
+
+
+# ---- what a chapter asks of cells ----
+
+
+def test_the_outcomes_of_a_cell_know_their_images(cell):
+    accuracy = cell.outcomes("accuracy", [0], "digits")
+    assert accuracy.values.tolist() == [cell.correct.tolist()]
+    for quantity, hits in (("success at eps", cell.at_eps), ("success at alpha eps", cell.at_alpha_eps)):
+        found = cell.outcomes(quantity, [0], "digits")
+        assert found.values.tolist() == [hits.tolist()]
+        assert found.images.tolist() == cell.attacked.tolist()
+        assert found.dataset == "digits"
+
+
+def test_the_plane_is_empty_where_there_is_no_room_or_too_little_is_right(digits, digits_net):
+    attack = FixedRadius(threat=Linf(eps=0.1), steps=3, restarts=0)
+    success, accuracy = blind_spots.plane(
+        digits_net, attack, digits.first(40), scales=[1.0, 0.8, 0.02], shares=[1.0, 0.0], n=10
+    )
+    assert success.shape == accuracy.shape == (2, 3)
+    assert np.isnan([success[0, 0], accuracy[0, 0]]).all(), "scale 1 leaves no room for a shift"
+    assert not np.isnan(accuracy[:, 1:]).any()
+    assert np.isnan(success[:, 2]).all(), "hardly any contrast is left, and the network is wrong"
+    one = attack_cell(digits_net, attack, digits.first(40), alpha=0.8, beta=0.1, n=10)
+    assert success[0, 1] == one.success().percent
+    assert accuracy[0, 1] == pytest.approx(one.accuracy().percent)
+
+
+def test_galleries_show_the_same_images_in_every_cell(digits, digits_net):
+    attack = CarliniLinf(iterations=10, initial_c=0.1, learning_rate=5e-2)
+    cells = [(1.0, 0.0), (0.8, 0.1)]
+    places, found = blind_spots.nearest_in_cells(digits_net, attack, digits.first(30), cells, n=6, n_moved=4)
+    assert len(places) == 6
+    assert [len(part.distances) for part in found] == [6, 4]
+    for (alpha, beta), part in zip(cells, found, strict=True):
+        images = transformed(digits.take(places[: len(part.distances)]), alpha, beta)
+        assert (digits_net(images.images).argmax(1) == images.labels).all()
+        apart = (part.images - images.images).flatten(1).abs().amax(1)
+        there = part.distances.isfinite()
+        assert (apart[there] <= part.distances[there] + 1e-6).all()
+    with pytest.raises(ValueError, match=r"stay correctly classified in .*: at least 4 must"):
+        blind_spots.nearest_in_cells(digits_net, attack, digits.first(3), cells, n=6, n_moved=4)

@@ -345,10 +345,7 @@ def test_the_dual_bound_of_uncommon_convolutions_is_exact_at_radius_zero(convolu
 
 @pytest.mark.parametrize(
     "layer",
-    [
-        nn.Conv2d(1, 1, 3, padding=1, padding_mode="reflect"),
-        nn.Conv2d(1, 1, 3, padding="same"),
-    ],
+    [nn.Conv2d(1, 1, 3, padding=1, padding_mode="reflect"), nn.Conv2d(1, 1, 3, padding="same")],
     ids=str,
 )
 def test_convolutions_that_the_bounds_do_not_know_are_refused(layer):

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from robustutils import carlini, threats
 from robustutils.attacks import PGD, evaluation_mode, margin
-from robustutils.carlini import CarliniL2, CarliniLinf, nearest
+from robustutils.carlini import LADDER, CarliniL2, CarliniLinf, nearest, pgd_nearest
 from robustutils.data import Dataset
 from robustutils.threats import Linf
 
@@ -329,3 +329,25 @@ def test_wrong_input_is_refused(attack):
         attack(Linear(), x + 1, y)
     with pytest.raises(ValueError, match="do not fit a model of 2 classes"):
         attack(Linear(), x, y + 1)
+
+
+# ---- PGD in the smallest ball ----
+
+
+def test_pgd_stops_in_the_smallest_ball_of_its_ladder_that_holds_an_example():
+    net = dense()
+    x = torch.rand(12, 1, 2, 3, generator=torch.Generator().manual_seed(5))
+    y = net(x).argmax(1)
+    images = Dataset("linear", "test", x, y, ("a", "b"), "e" * 64)
+    found = pgd_nearest(net, images, steps=20)
+    score = (net(x)[:, 1] - net(x)[:, 0]).abs().detach()
+    exact = score / (net[1].weight[1] - net[1].weight[0]).abs().sum().item()
+    apart = (found - x).flatten(1).abs().amax(1)
+    inside = ((x - exact[:, None, None, None]).amin((1, 2, 3)) > 0) & (
+        (x + exact[:, None, None, None]).amax((1, 2, 3)) < 1
+    )
+    reached = inside & (exact > LADDER[0])
+    assert reached.sum() >= 3, "images whose nearest example lies inside the box"
+    assert (net(found)[reached].argmax(1) != y[reached]).all()
+    assert (apart[reached] >= exact[reached] - 1e-5).all()
+    assert (apart[reached] <= 1.05 * 1.02 * exact[reached]).all(), "a step of the ladder is a twentieth"

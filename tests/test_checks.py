@@ -10,8 +10,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from robustutils import attacks, checks, data, evaluation, evidence, models, outcomes, precision
+from robustutils import attacks, checks, data, evaluation, models, pieces, speed
 from robustutils.checks import Agreement, Report
+from robustutils.outcomes import Measurement, Outcomes
 from robustutils.threats import Linf
 
 EPS = 0.1
@@ -34,7 +35,7 @@ def measure(
     dtype: torch.dtype = torch.bfloat16,
     steps: int = 20,
     loss: Callable[[Tensor, Tensor], Tensor] = attacks.cross_entropy,
-) -> outcomes.Piece:
+) -> pieces.Piece:
     """Rows as a chapter has them: errors without and with attacks, and the losses behind an approximation ratio."""
     single = attacks.FGSM(eps=EPS)
     strong = attacks.PGD(
@@ -43,17 +44,17 @@ def measure(
     rows = {}
     for name, attack in {"FGSM": single, "PGD": strong}.items():
         found = evaluation.evaluate(net, attack, images)
-        errors = evidence.rate(~found.attacked.numpy(), ~found.clean.numpy(), seeds=[0], fidelity="exact")
+        errors = Outcomes(~found.attacked, [0]).measured(Outcomes(~found.clean, [0]))
         rows["T1", name] = errors
     reached = {
         name: evaluation.losses_under(net, attack, images).numpy()
         for name, attack in {"single": single, "strong": strong}.items()
     }
-    rows["T2", "ratio"] = evidence.Measurement(0.0, None, 300, [0], fidelity="exact", outcomes=reached)
-    return outcomes.of_run({"parameters": {}}, rows)
+    rows["T2", "ratio"] = Measurement(0.0, None, 300, [0], outcomes=reached)
+    return pieces.of_run({"parameters": {}}, rows)
 
 
-def disagreeing(published: outcomes.Piece, today: outcomes.Piece) -> list[str]:
+def disagreeing(published: pieces.Piece, today: pieces.Piece) -> list[str]:
     found = checks.compare(published, today)
     assert len(found) == 3, "every row is compared"
     return [f"{row.row}: {row.problem}" for row in found if row.problem]
@@ -67,7 +68,7 @@ def test_another_precision_and_another_convolution_library_agree(network, images
     published = measure(network, images)
     for number, dtype in enumerate((torch.bfloat16, torch.float32)):
         monkeypatch.setenv("ROBUSTUTILS_CACHE", str(tmp_path / str(number)))
-        monkeypatch.setattr(precision, "fast_dtype", lambda device, dtype=dtype: dtype)
+        monkeypatch.setattr(speed, "fast_dtype", lambda device, dtype=dtype: dtype)
         assert disagreeing(published, measure(network, images)) == [], f"passes in {dtype}"
     monkeypatch.setenv("ROBUSTUTILS_CACHE", str(tmp_path / "others"))
     enabled = torch._C._get_mkldnn_enabled()
@@ -94,11 +95,11 @@ def test_a_seeded_fault_disagrees(network, images, fault, digits_net):
     assert disagreeing(published, today), f"{fault}: no row disagrees"
 
 
-def piece(array: list, *, images: list[int], seeds: tuple[int, ...] = (0,)) -> outcomes.Piece:
-    row = outcomes.RowOutcomes(
+def piece(array: list, *, images: list[int], seeds: tuple[int, ...] = (0,)) -> pieces.Piece:
+    row = pieces.RowOutcomes(
         {"outcomes": np.atleast_2d(np.array(array))}, np.array(images), seeds, 1.0, len(images)
     )
-    return outcomes.Piece({"parameters": {}}, {("T1", "row"): row})
+    return pieces.Piece({"parameters": {}}, {("T1", "row"): row})
 
 
 def test_rows_are_paired_by_image_and_seed():
@@ -114,7 +115,7 @@ def test_rows_are_paired_by_image_and_seed():
 @pytest.mark.parametrize("today", [
     piece([[True]], images=[9]),
     piece([[True]], images=[0], seeds=(3,)),
-    outcomes.Piece({"parameters": {}}),
+    pieces.Piece({"parameters": {}}),
 ], ids=["other images", "other seeds", "no such row"])  # fmt: skip
 def test_what_has_nothing_in_common_is_not_counted(today):
     assert checks.compare(piece([[True]], images=[0]), today) == []
@@ -122,8 +123,8 @@ def test_what_has_nothing_in_common_is_not_counted(today):
 
 def test_rows_without_outcomes_are_compared_by_their_value():
     def row(value, n=10):
-        found = outcomes.RowOutcomes({}, np.arange(0), (0,), value, n)
-        return outcomes.Piece({"parameters": {}}, {("L", "k"): found})
+        found = pieces.RowOutcomes({}, np.arange(0), (0,), value, n)
+        return pieces.Piece({"parameters": {}}, {("L", "k"): found})
 
     assert [found.problem for found in checks.compare(row(0.5), row(0.5000001))] == [""]
     assert [found.problem for found in checks.compare(row(0.5), row(0.6))] == ["0.5 became 0.6"]

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from robustutils import __main__ as cli
-from robustutils import data, evidence, pipeline, provenance, scoreboard
+from robustutils import data, pipeline, provenance, results, scoreboard
 
 
 @pytest.fixture
@@ -25,6 +25,7 @@ def repo(tmp_path, monkeypatch) -> Path:
         '"display_name": "Python 3"}}}'
     )
     (tmp_path / "chapters" / "spots.ipynb").write_text(notebook)
+    (tmp_path / "chapters" / "spots.toml").write_text("")
     monkeypatch.setattr(provenance, "repository", lambda: tmp_path)
     return tmp_path
 
@@ -50,7 +51,7 @@ def calls(monkeypatch) -> list[tuple]:
         "read_all": [],
     }.items():
         monkeypatch.setattr(pipeline, name, record(name, answer))
-    monkeypatch.setattr(evidence, "read_results", record("read_results", {}))
+    monkeypatch.setattr(results, "read", record("read_results", {}))
     monkeypatch.setattr(data, "fetch", record("fetch", None))
     monkeypatch.setattr(scoreboard, "terminal_scoreboard", lambda results: f"scoreboard of {len(results)}")
     return made
@@ -82,19 +83,19 @@ def test_the_site_is_the_published_edition(repo, calls, capsys):
     assert capsys.readouterr().out == "open _build/html/index.html\n"
 
 
-def test_a_run_with_claims_ends_with_its_own_scoreboard(repo, calls, capsys):
-    (repo / "chapters" / "spots.claims.toml").write_text("")
+def test_a_run_with_claims_ends_with_its_own_scoreboard(repo, calls, capsys, monkeypatch):
+    monkeypatch.setattr(pipeline, "has_claims", lambda chapter: True)
     assert cli.main(["run", "spots"]) == 0
     assert "scoreboard of 1\n" in capsys.readouterr().out
     assert ("read_results", repo / "_build" / "quick" / "results" / "spots.json") in calls
 
 
 @pytest.mark.parametrize(("arguments", "message"), [
-    ("run spost", "error: there is no chapter 'spost' (did you mean 'spots'?); chapters are spots\n"),
-    ("publish stripes", "error: there is no chapter 'stripes'; chapters are spots\n"),
+    ("run spost", "error: unknown chapter 'spost' (did you mean 'spots'?); there are spots\n"),
+    ("publish stripes", "error: unknown chapter 'stripes'; there are spots\n"),
     ("run spots -p epsilom 0.1",
-     "error: unknown parameter 'epsilom' (did you mean 'epsilon'?); spots has profile, epsilon\n"),
-    ("data mnits", "error: unknown public data set 'mnits': did you mean 'mnist'? allowed are mnist, "),
+     "error: unknown parameter of spots 'epsilom' (did you mean 'epsilon'?); there are profile, epsilon\n"),
+    ("data mnits", "error: unknown public data set 'mnits' (did you mean 'mnist'?); there are mnist, "),
 ])  # fmt: skip
 def test_a_mistake_is_one_line_and_exit_code_one(repo, capsys, arguments, message):
     assert cli.main(arguments.split()) == 1
@@ -155,7 +156,7 @@ def test_every_command_of_the_parser_is_in_the_table(capsys):
         cli.main(["--help"])
     listed = capsys.readouterr().out
     assert all(command in listed for command in cli.COMMANDS)
-    names = ["run", "publish", "check", "train", "networks", "build", "site", "references", "data"]
+    names = ["run", "publish", "check", "train", "new", "networks", "build", "site", "references", "data"]
     assert "{" + ",".join(names) + "}" in listed
     assert set(cli.COMMANDS) == set(names)
 
@@ -191,4 +192,4 @@ def test_the_package_is_a_command_and_its_exit_code_reaches_the_shell(repo, monk
     with pytest.raises(SystemExit) as caught:
         runpy.run_module("robustutils", run_name="__main__")
     assert caught.value.code == 1
-    assert capsys.readouterr().err.startswith("error: there is no chapter 'spost'")
+    assert capsys.readouterr().err.startswith("error: unknown chapter 'spost'")

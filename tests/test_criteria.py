@@ -1,4 +1,4 @@
-"""Criteria and the verdict ladder: every kind against every outcome."""
+"""Criteria and the verdict that agreement and fidelity make: every kind against every outcome."""
 
 import math
 
@@ -6,16 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from robustutils.criteria import (
-    FIDELITIES,
-    KINDS,
-    PROFILES,
-    VERDICTS,
-    Judgement,
-    Observed,
-    parse_criterion,
-    verdict,
-)
+from robustutils.criteria import FIDELITIES, KINDS, VERDICTS, Observed, parse_criterion, verdict
+from robustutils.parameters import PROFILES
 
 WITHIN = {"kind": "within", "points": 2, "relative": 0.1, "direction": "below"}
 GREATER = {"kind": "greater", "null": 1.0, "low": 2.0, "high": 4.0}
@@ -129,73 +121,30 @@ def test_a_misspelt_criterion_is_an_error(data, expected):
         parse_criterion(data)
 
 
-HOLDS, DIRECTION, SIZE, NOTHING = (Judgement(d, s) for d, s in ((1, 1), (1, 0), (0, 1), (0, 0)))
-
-
-@pytest.mark.parametrize(("judgement", "fidelity", "profile", "n", "seeds", "expected"), [
-    (HOLDS, "exact", "paper", 100, 3, "reproduced"),
-    (HOLDS, "code_variant", "standard", 100, 3, "reproduced"),
-    (HOLDS, "substitution", "standard", 100, 3, "partly"),
-    (HOLDS, "reduced", "standard", 100, 3, "partly"),
-    (HOLDS, "reduced", "standard", 99, 1, "partly"),
-    (DIRECTION, "exact", "standard", 100, 3, "partly"),
-    (DIRECTION, "reduced", "standard", 100, 3, "partly"),
-    (SIZE, "exact", "standard", 100, 3, "not_reproduced"),
-    (NOTHING, "exact", "standard", 100, 3, "not_reproduced"),
-    (NOTHING, "reduced", "standard", 99, 3, "not_reproduced"),
-    (HOLDS, "exact", "quick", 1, 1, "not_evidence"),
-    (HOLDS, "exact", "check", 1, 1, "not_evidence"),
-    (NOTHING, "reduced", "quick", 1, 1, "not_evidence"),
+@pytest.mark.parametrize(("direction", "size", "fidelity", "expected"), [
+    (True, True, "exact", "reproduced"),
+    (True, True, "code_variant", "reproduced"),
+    (True, True, "substitution", "agrees"),
+    (True, True, "reduced", "agrees"),
+    (True, False, "exact", "direction"),
+    (True, False, "reduced", "direction"),
+    (False, True, "exact", "disagrees"),
+    (False, False, "reduced", "disagrees"),
 ])  # fmt: skip
-def test_the_ladder(judgement, fidelity, profile, n, seeds, expected):
-    least = {"min_n": 100, "min_seeds": 3}
-    given_seeds = range(seeds)
-    assert verdict(judgement, fidelity=fidelity, profile=profile, n=n, seeds=given_seeds, **least) == expected
+def test_agreement_and_fidelity_make_the_verdict(direction, size, fidelity, expected):
+    for profile in ("standard", "paper"):
+        assert verdict(direction, size, fidelity=fidelity, profile=profile) == expected
+    for profile in ("quick", "check"):
+        assert verdict(direction, size, fidelity=fidelity, profile=profile) == "not_evidence"
 
 
-@pytest.mark.parametrize(("change", "expected"), [
-    ({"fidelity": "faithful"}, "unknown fidelity 'faithful'; allowed: exact, code_variant"),
-    ({"profile": "fast"}, "unknown profile 'fast'; allowed: quick, check, standard, paper"),
-    ({"n": 99}, r"n=99 and 3 seeds are fewer than the least \(100 and 3\): declare the fidelity 'reduced'"),
-    ({"seeds": [0, 1]}, "n=100 and 2 seeds are fewer"),
-    ({"seeds": [0], "fidelity": "substitution"}, "declare the fidelity 'reduced', not 'substitution'"),
-])  # fmt: skip
-def test_the_ladder_refuses_what_was_not_declared(change, expected):
-    declared = {
-        "fidelity": "exact",
-        "profile": "paper",
-        "n": 100,
-        "seeds": [0, 1, 2],
-        "min_n": 100,
-        "min_seeds": 3,
-    }
-    with pytest.raises(ValueError, match=expected):
-        verdict(HOLDS, **declared | change)
-
-
-RUNS = [("exact", "standard"), ("substitution", "standard"), ("reduced", "paper"), ("exact", "quick")]
-EARNED = {  # (direction, size): the verdict in each of RUNS
-    (True, True): ("reproduced", "partly", "partly", "not_evidence"),
-    (True, False): ("partly", "partly", "partly", "not_evidence"),
-    (False, True): ("not_reproduced", "not_reproduced", "not_reproduced", "not_evidence"),
-    (False, False): ("not_reproduced", "not_reproduced", "not_reproduced", "not_evidence"),
-}
-
-
-@pytest.mark.parametrize("run", RUNS)
-@pytest.mark.parametrize(("data", "paper", "value", "effect", "interval", "expected"), JUDGED)
-def test_each_kind_earns_its_verdict(data, paper, value, effect, interval, expected, run):
-    judgement = parse_criterion(data).judge(paper, Observed(value, effect, interval))
-    fidelity, profile = run
-    reached = verdict(judgement, fidelity=fidelity, profile=profile, n=10, seeds=[0])
-    assert reached == EARNED[expected][RUNS.index(run)]
+def test_an_unknown_fidelity_is_refused():
+    with pytest.raises(ValueError, match="unknown fidelity 'faithful'; allowed: exact, code_variant"):
+        verdict(True, True, fidelity="faithful", profile="paper")
 
 
 @settings(deadline=None)
 @given(st.booleans(), st.booleans(), st.sampled_from(PROFILES))
 def test_a_weaker_fidelity_never_improves_the_verdict(direction, size, profile):
-    reached = [
-        VERDICTS.index(verdict(Judgement(direction, size), fidelity=f, profile=profile, n=10, seeds=[0]))
-        for f in FIDELITIES
-    ]
+    reached = [VERDICTS.index(verdict(direction, size, fidelity=f, profile=profile)) for f in FIDELITIES]
     assert reached == sorted(reached)

@@ -1,5 +1,6 @@
 """Data sets: what is read, and what is refused. Nothing here touches the network or needs real data."""
 
+import dataclasses
 import gc
 import gzip
 import hashlib
@@ -121,11 +122,11 @@ def test_root_is_the_argument_then_the_variable_then_the_users_folder(tmp_path, 
 @pytest.mark.parametrize(
     ("name", "split", "message"),
     [
-        ("mnits", "train", r"unknown data set 'mnits': did you mean 'mnist'\? allowed are digits, mnist, "),
+        ("mnits", "train", r"unknown data set 'mnits' \(did you mean 'mnist'\?\); there are digits, mnist, "),
         ("fashion-mnist", "train", r"did you mean 'fashion_mnist'\?"),
-        ("zebra", "train", r"unknown data set 'zebra': allowed are digits"),
-        ("mnist", "tset", r"unknown split of mnist 'tset': did you mean 'test'\? allowed are train, test"),
-        ("imagenet", "train", r"unknown split of imagenet 'train': allowed are val"),
+        ("zebra", "train", r"unknown data set 'zebra'; there are digits"),
+        ("mnist", "tset", r"unknown split of mnist 'tset' \(did you mean 'test'\?\); there are train, test"),
+        ("imagenet", "train", r"unknown split of imagenet 'train'; there are val"),
     ],
 )
 def test_unknown_name_or_split_lists_what_is_allowed(name, split, message):
@@ -472,7 +473,7 @@ def everything_in(root: Path) -> list[str]:
 
 
 def test_fetch_refuses_a_name_that_is_not_public_before_any_download(tmp_path):
-    with pytest.raises(ValueError, match=r"unknown public data set 'cifar': did you mean 'cifar10'\?"):
+    with pytest.raises(ValueError, match=r"unknown public data set 'cifar' \(did you mean 'cifar10'\?\)"):
         data.fetch(["mnist", "cifar"], tmp_path)
 
 
@@ -690,3 +691,19 @@ def test_some_of_changed_images_are_not_taken_for_some_of_the_original_ones(digi
     paler = digits.changed(digits.images * 0.9999)
     assert paler.first(10).fingerprint != digits.first(10).fingerprint
     assert digits.changed(digits.images).first(10).fingerprint == digits.first(10).fingerprint
+
+
+# ---- some of a data set ----
+
+
+def test_some_examples_are_the_first_or_all_there_are(digits):
+    assert data.some(digits, 7).fingerprint == digits.first(7).fingerprint
+    assert len(data.some(digits, 10**6)) == len(digits)
+
+
+def test_some_traffic_signs_are_spread_over_the_classes_they_are_sorted_by():
+    labels = torch.arange(430) // 10
+    images = torch.rand(430, 3, 2, 2)
+    signs = data.Dataset("gtsrb_half", "train", images, labels, tuple(map(str, range(43))), "a" * 64)
+    assert len(data.some(signs, 86).labels.unique()) == 43
+    assert torch.equal(data.some(dataclasses.replace(signs, split="test"), 5).labels, labels[:5])

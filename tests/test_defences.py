@@ -1,6 +1,7 @@
 """The recipes against the papers' tables."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -8,7 +9,7 @@ import torch
 from robustutils import defences, models, training
 from robustutils.attacks import PGD
 from robustutils.bounds import dual_margins, interval_margins
-from robustutils.defences import RECIPES, Recipe, recipe
+from robustutils.defences import RECIPES, Recipe, recipe, recipe_in_seconds
 from robustutils.objectives import (
     Adversarial,
     Augmented,
@@ -59,7 +60,8 @@ def test_madry_trains_on_pgd_examples_alone_the_last_ones_of_40_steps(name, eps)
         assert isinstance(attack, PGD)
         assert (attack.threat, attack.steps, attack.random_start) == (Linf(eps=eps), steps, True)
         assert attack.steps * attack.step_size > eps, "the walk does not reach the edge of the set"
-    assert attack.step_size == pytest.approx(eps / 30)  # 0.01 at 0.3, as in the authors' code
+    last: Any = attack
+    assert last.step_size == pytest.approx(eps / 30)  # 0.01 at 0.3, as in the authors' code
 
 
 def test_the_natural_network_is_madrys_on_clean_images():
@@ -130,8 +132,9 @@ def test_recipes_in_full_are_those_of_the_authors_code():
             50,
             1e-4,
         )  # 100,100 steps on 55,000 images
-        assert one.objective.clean == 0
-        attack = one.objective.attack
+        objective: Any = one.objective
+        assert objective.clean == 0
+        attack = objective.attack
         assert (attack.threat, attack.steps, attack.step_size, attack.random_start) == (
             Linf(eps=eps),
             40,
@@ -142,7 +145,8 @@ def test_recipes_in_full_are_those_of_the_authors_code():
     certified = recipe("kolter_wong_in_full")
     assert (certified.architecture, certified.epochs, certified.batch_size) == ("kolter_wong_small", 60, 50)
     assert (certified.learning_rate, certified.schedule) == (1e-3, training.halved_after_a_third)
-    (ramp_end, ramp), (_, full) = certified.objective.stages
+    stages: Any = certified.objective
+    (ramp_end, ramp), (_, full) = stages.stages
     assert ramp_end * certified.epochs == pytest.approx(20)
     assert ramp == Certified(margins=dual_margins, eps=0.1, start=0.01)
     assert full == Certified(margins=dual_margins, eps=0.1, start=0.1)
@@ -159,7 +163,7 @@ def test_colour_images_are_moved_and_attacked_at_8_of_255(name, flip):
     inner = robust.objective.objective
     assert isinstance(inner, Adversarial)
     assert inner.clean == 0
-    attack = inner.attack
+    attack: Any = inner.attack
     assert (attack.threat, attack.steps, attack.step_size, attack.random_start) == (
         Linf(eps=8 / 255),
         10,
@@ -172,7 +176,8 @@ def test_colour_images_are_moved_and_attacked_at_8_of_255(name, flip):
 def test_kolter_wong_on_colour_images_is_certified_at_8_of_255():
     one = recipe("kolter_wong_cifar10")
     assert one == defences.kolter_wong(8 / 255).replace(architecture="kolter_wong_cifar")
-    assert one.objective.stages[-1][1].eps == 8 / 255
+    objective: Any = one.objective
+    assert objective.stages[-1][1].eps == 8 / 255
 
 
 @pytest.mark.parametrize("name", ["madry_mnist", "kolter_wong", "wrm"])
@@ -211,3 +216,18 @@ def test_replace_changes_a_copy():
     assert recipe("eat_a").epochs == 6
     with pytest.raises(TypeError):
         recipe("eat_a").replace(epoch=1)
+
+
+# ---- in seconds ----
+
+
+def test_the_defences_of_quick_take_a_small_network_and_name_what_there_is():
+    assert recipe_in_seconds("natural").objective == Clean()
+    madry: Any = recipe_in_seconds("madry", 0.1).objective
+    assert madry.eps == 0.1
+    assert {recipe_in_seconds(name).architecture for name in ("natural", "madry")} == {"small_cnn"}
+    assert recipe_in_seconds("wrm").epochs == 1
+    with pytest.raises(
+        ValueError, match=r"unknown defence 'wrmm' \(did you mean 'wrm'\?\); there are natural"
+    ):
+        recipe_in_seconds("wrmm")

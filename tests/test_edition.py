@@ -35,13 +35,13 @@ def report(*rows: Agreement) -> Report:
 
 
 def test_a_page_whose_code_agrees_says_so_with_commit_date_and_rows(edition):
-    said = edition.check_label("ensemble_adversarial_training", report(*ROWS), record(2))
-    assert "edition-checked" in said
+    kind, brief, said = edition.check_label("ensemble_adversarial_training", report(*ROWS), record(2))
+    assert (kind, brief) == ("checked", "checked at 0123456: 2 of 2 rows agree")
     assert "Checked at 0123456 on 2026-01-31: 2 of 2 rows agree with outcomes measured at abcdef0." in said
 
 
 def test_rows_that_no_check_reached_are_counted(edition):
-    said = edition.check_label("ensemble_adversarial_training", report(*ROWS), record(5))
+    _, _, said = edition.check_label("ensemble_adversarial_training", report(*ROWS), record(5))
     assert (
         "2 of 2 rows agree with outcomes measured at abcdef0; 3 others have no published outcomes or networks yet."
         in said
@@ -49,22 +49,24 @@ def test_rows_that_no_check_reached_are_counted(edition):
 
 
 def test_a_disagreement_is_red_and_names_the_rows(edition):
-    said = edition.check_label("ensemble_adversarial_training", report(*ROWS, BROKEN), record(3))
-    assert "edition-disagrees" in said
+    kind, brief, said = edition.check_label("ensemble_adversarial_training", report(*ROWS, BROKEN), record(3))
+    assert (kind, brief) == ("disagrees", "1 rows disagree")
     assert "2 of 3 rows agree" in said
     assert "EAT-T6 | D_adv | ratio: strong loss moved by 9.0% in the median" in said
 
 
 def test_code_that_has_moved_is_not_yet_checked_since(edition):
     moved = replace(report(*ROWS), source_hash="0" * 64)
-    said = edition.check_label("ensemble_adversarial_training", moved, record(2))
-    assert "edition-unchecked" in said
+    kind, brief, said = edition.check_label("ensemble_adversarial_training", moved, record(2))
+    assert (kind, brief) == ("unchecked", "not yet checked since the code moved")
     assert "The code has moved: not yet checked since." in said
 
 
 def test_a_page_without_published_outcomes_says_that_it_is_not_checked(edition):
-    assert "Not checked" in edition.check_label("blind_spot", None, record(2))
-    assert edition.check_label("blind_spot", None, None) == "", "a page without claims has nothing to check"
+    assert "Not checked" in edition.check_label("blind_spot", None, record(2))[2]
+    assert edition.check_label("blind_spot", None, None) == ("", "", ""), (
+        "a page without claims has nothing to check"
+    )
 
 
 @pytest.mark.parametrize(("commit", "said"), [

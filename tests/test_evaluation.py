@@ -1,5 +1,6 @@
 """Verdicts and rates: every rate has its own denominator, and no attack is taken at its word."""
 
+import dataclasses
 import functools
 import logging
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from robustutils import bounds, evaluation, storage
+from robustutils.artifacts import kept, later
 from robustutils.attacks import FGSM, PGD, RFGSM, cross_entropy
 from robustutils.data import Dataset
 from robustutils.evaluation import (
@@ -17,13 +19,11 @@ from robustutils.evaluation import (
     adversarial,
     certified,
     correct,
-    crafted,
     evaluate,
-    judged,
     losses,
     losses_under,
 )
-from robustutils.intervals import wilson
+from robustutils.statistics import wilson
 from robustutils.threats import Linf, ThreatError
 
 T, F = True, False
@@ -137,7 +137,7 @@ def test_batches_do_not_change_verdicts(digits, digits_net, attack, batch_size):
 
 
 @pytest.mark.parametrize(
-    "made", [adversarial, losses_under, lambda *given, seed: crafted(*given, seed=seed)()]
+    "made", [adversarial, losses_under, lambda *given, seed: later(adversarial, *given, seed=seed)()]
 )
 def test_random_attacks_repeat_themselves_and_differ_with_the_seed(digits, digits_net, made):
     first, again, other = (
@@ -285,9 +285,9 @@ def test_models_of_the_users_are_never_mistaken_for_one_another(name, tiny_data,
     for pair in ([own(1, name), own(-1, name)], [own(1, name), own(1, name, attribute=-1)]):
         plus, minus = (losses_under(net, attack, tiny_data) for net in pair)
         assert not torch.equal(plus, minus)
-        for net, kept in zip(pair, (plus, minus), strict=True):
+        for net, found in zip(pair, (plus, minus), strict=True):
             images = adversarial(net, attack, tiny_data)
-            assert torch.equal(kept, losses(net, images, tiny_data.labels))
+            assert torch.equal(found, losses(net, images, tiny_data.labels))
             assert torch.equal(
                 evaluate(net, attack, tiny_data).attacked, correct(net, images, tiny_data.labels)
             )
@@ -321,21 +321,21 @@ def test_attacks_and_losses_of_the_users_are_computed_at_every_call(dark, tiny_n
     pgd = PGD(threat=Linf(eps=0.1), steps=1, step_size=0.1, loss=half_of_it)
     for attack in (Shift(by=0.1), pgd):
         assert torch.equal(*(evaluate(tiny_net(), attack, dark).attacked for _ in range(2)))
-        assert torch.equal(*(crafted(tiny_net(), attack, dark)() for _ in range(2)))
+        assert torch.equal(*(later(adversarial, tiny_net(), attack, dark)() for _ in range(2)))
     assert calls == ["Shift"] * 4 + ["PGD"] * 4
     assert not list(cache.glob("*.safetensors"))
 
 
 def test_crafted_examples_are_those_of_adversarial_and_kept(digits_net, digits, cache, calls):
     few, attack = digits.first(40), FGSM(eps=0.1)
-    first = crafted(digits_net, attack, few)
+    first = later(adversarial, digits_net, attack, few)
     assert calls == [], "nothing is made before it is called for"
     assert torch.equal(first(), adversarial(digits_net, attack, few))
     assert len(list(cache.glob("adversarial-*.safetensors"))) == 1
     calls.clear()
-    assert torch.equal(crafted(digits_net, attack, few)(), first())
+    assert torch.equal(later(adversarial, digits_net, attack, few)(), first())
     assert calls == [], "it was made again"
-    assert not torch.equal(crafted(digits_net, FGSM(eps=0.2), few)(), first())
+    assert not torch.equal(later(adversarial, digits_net, FGSM(eps=0.2), few)(), first())
 
 
 def test_verdicts_on_crafted_images_need_the_images_only_once(digits_net, digits, calls):
@@ -343,25 +343,27 @@ def test_verdicts_on_crafted_images_need_the_images_only_once(digits_net, digits
     expected = correct(digits_net, adversarial(digits_net, attack, few), few.labels)
     calls.clear()
     for _ in range(2):
-        images = crafted(digits_net, attack, few)
-        assert torch.equal(judged(digits_net, images, few.labels), expected)
+        images = later(adversarial, digits_net, attack, few)
+        assert torch.equal(kept(correct, digits_net, images, few.labels), expected)
     assert calls == ["FGSM"]
     storage.folder().joinpath(f"{images.key}.safetensors").unlink()
-    assert torch.equal(judged(digits_net, crafted(digits_net, attack, few), few.labels), expected)
+    assert torch.equal(
+        kept(correct, digits_net, later(adversarial, digits_net, attack, few), few.labels), expected
+    )
     assert calls == ["FGSM"], "images were made again for verdicts that are there"
 
 
 def test_judged_verdicts_are_those_of_correct_and_kept(digits_net, digits, cache):
     images, labels = digits.images[:40], digits.labels[:40]
     expected = correct(digits_net, images, labels)
-    assert torch.equal(judged(digits_net, images, labels), expected)
+    assert torch.equal(kept(correct, digits_net, images, labels), expected)
     (path,) = cache.glob("correct-*")
     before = path.stat().st_mtime_ns
-    assert torch.equal(judged(digits_net, images, labels), expected)
+    assert torch.equal(kept(correct, digits_net, images, labels), expected)
     assert path.stat().st_mtime_ns == before, "it was judged again"
     wrong = (labels + 1) % 10
-    assert torch.equal(judged(digits_net, images, wrong), correct(digits_net, images, wrong))
-    assert torch.equal(judged(digits_net, 1 - images, labels), correct(digits_net, 1 - images, labels))
+    assert torch.equal(kept(correct, digits_net, images, wrong), correct(digits_net, images, wrong))
+    assert torch.equal(kept(correct, digits_net, 1 - images, labels), correct(digits_net, 1 - images, labels))
 
 
 def test_certified_images_are_those_whose_margins_are_all_positive(digits, digits_net, cache):
@@ -376,3 +378,13 @@ def test_certified_images_are_those_whose_margins_are_all_positive(digits, digit
     assert not (found & ~correct(digits_net, some.images, some.labels)).any()
     assert len(list(cache.glob("certified-*.safetensors"))) == 1, "kept"
     assert torch.equal(certified(digits_net, bounds.interval_margins, some, eps=eps), found)
+
+
+def test_places_are_those_of_the_first_images_that_all_models_classify_correctly(digits, digits_net):
+    few = digits.first(60)
+    found = evaluation.places_of_correct([digits_net], few, 10)
+    right = evaluation.correct(digits_net, few.images, few.labels)
+    assert found.tolist() == right.nonzero().flatten()[:10].tolist()
+    wrong = dataclasses.replace(few, labels=(few.labels + 1) % 10)
+    with pytest.raises(ValueError, match="no image of 60 is classified correctly by all models"):
+        evaluation.places_of_correct([digits_net], wrong.changed(few.images), 10)

@@ -1,6 +1,7 @@
 """The plots show what they are given: one mark for each value, labels on every axis, the house's colours."""
 
 from types import SimpleNamespace
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -217,10 +218,14 @@ def test_survival_draws_the_share_of_at_least_k():
     assert list(line.get_ydata()) == [75, 25, 25, 25]
 
 
+def rate(percent: float, low: float, high: float) -> SimpleNamespace:
+    return SimpleNamespace(percent=percent, interval=(low, high))
+
+
 def test_trends_draw_each_bin_at_its_middle_with_its_interval_and_the_counts_below():
     bins = [
-        SimpleNamespace(low=0.0, high=1.0, count=10, percent=20.0, interval=(10.0, 40.0)),
-        SimpleNamespace(low=1.0, high=3.0, count=5, percent=60.0, interval=(30.0, 80.0)),
+        SimpleNamespace(low=0.0, high=1.0, count=10, rate=rate(20.0, 10.0, 40.0)),
+        SimpleNamespace(low=1.0, high=3.0, count=5, rate=rate(60.0, 30.0, 80.0)),
     ]
     figure = figures.trends({"MNIST": {"at eps": bins}, "other": {"at eps": bins[:1]}}, xlabel="distance")
     left, right = figure.axes
@@ -229,7 +234,8 @@ def test_trends_draw_each_bin_at_its_middle_with_its_interval_and_the_counts_bel
     assert list(line.get_xdata()) == [0.5, 2.0]
     assert list(line.get_ydata()) == [20.0, 60.0]
     assert [segment[:, 1].tolist() for segment in bars.get_segments()] == [[10.0, 40.0], [30.0, 80.0]]
-    heights = [(patch.get_x(), patch.get_width(), patch.get_height()) for patch in left.patches]
+    patches: Any = left.patches
+    heights = [(patch.get_x(), patch.get_width(), patch.get_height()) for patch in patches]
     assert heights == [(0.0, 1.0, 30.0), (1.0, 2.0, 15.0)], "counts, the fullest bin at 30"
     assert [axis.get_title() for axis in (left, right)] == ["MNIST", "other"]
     assert (left.get_xlabel(), left.get_ylabel()) == ("distance", "success (%)")
@@ -238,6 +244,22 @@ def test_trends_draw_each_bin_at_its_middle_with_its_interval_and_the_counts_bel
 def test_histograms_share_their_bins_within_a_panel():
     figure = figures.histograms({"a": {"one": np.array([0.0, 1.0]), "two": np.array([1.0, 2.0])}}, xlabel="x")
     (axis,) = figure.axes
-    widths = {np.ptp(patch.get_xy()[:, 0]).round(6) for patch in axis.patches}
+    patches: Any = axis.patches
+    widths = {np.ptp(patch.get_xy()[:, 0]).round(6) for patch in patches}
     assert len(widths) == 1, "the outlines span the same bins"
     assert [text.get_text() for text in axis.get_legend().get_texts()] == ["one", "two"]
+
+
+@pytest.mark.parametrize("draw", [
+    lambda: figures.gallery({}),
+    lambda: figures.dots([], {}, xlabel="x"),
+    lambda: figures.matrices({}, [], [], xlabel="x", ylabel="y"),
+    lambda: figures.curves([], {}, xlabel="x", ylabel="y"),
+    lambda: figures.contours({}, xlabel="x", ylabel="y", value="v"),
+    lambda: figures.survival({}, xlabel="x", ylabel="y"),
+    lambda: figures.trends({}, xlabel="x"),
+    lambda: figures.histograms({}, xlabel="x"),
+])  # fmt: skip
+def test_where_there_is_nothing_to_draw_the_figure_says_so(draw):
+    (axis,) = draw().axes
+    assert [text.get_text() for text in axis.texts] == ["not part of this run"]

@@ -7,7 +7,18 @@ import torch
 from torch import nn
 
 from robustutils.attacks import margin
-from robustutils.flips import flippable, greedy_flips, most_promising
+from robustutils.data import Dataset
+from robustutils.flips import (
+    binary,
+    errors_by_flips,
+    flippable,
+    greedy_flips,
+    inverted,
+    most_promising,
+    random_pixels,
+    rotated,
+    unverified,
+)
 
 X = torch.tensor([0.0, 0.1, 0.2, 0.45, 0.5, 0.7, 0.8, 0.81, 1.0])
 
@@ -64,3 +75,45 @@ def test_the_most_promising_flips_are_those_that_raise_a_linear_loss_most():
     for image, label, pixels in zip(x.flatten(1), y, picked, strict=True):
         rise = (1 - 2 * image) * (weight[1 - label] - weight[label])
         assert pixels.tolist() == rise.topk(2).indices.tolist()
+
+
+# ---- what undoes the threshold ----
+
+
+def test_a_rotation_turns_about_the_centre_and_leaves_the_corners_black():
+    x = torch.zeros(1, 1, 5, 5)
+    x[0, 0, 2, :] = 1.0  # a horizontal bar
+    assert torch.allclose(rotated(x, 90)[0, 0], x[0, 0].T, atol=1e-5)
+    assert torch.allclose(rotated(x, 0), x, atol=1e-6)
+    turned = rotated(torch.ones(1, 1, 28, 28), 20)
+    assert turned[0, 0, 0, 0] == 0, "black corners"
+    assert turned[0, 0, 14, 14] == pytest.approx(1)
+    assert 0 <= turned.min() <= turned.max() <= 1
+
+
+def test_random_pixels_are_distinct_repeatable_and_inverted_exactly():
+    x = torch.rand(4, 1, 3, 3)
+    picked = random_pixels(x, 5)
+    assert picked.shape == (4, 5)
+    assert all(len(set(line.tolist())) == 5 for line in picked)
+    assert torch.equal(picked, random_pixels(x, 5))
+    assert not torch.equal(picked, random_pixels(x, 5, seed=1))
+    changed = inverted(x, picked)
+    moved = (changed != x).flatten(1)
+    assert all(
+        set(line.nonzero().flatten().tolist()) <= set(one.tolist())
+        for line, one in zip(moved, picked, strict=True)
+    )
+    torch.testing.assert_close(inverted(changed, picked), x)
+
+
+def test_the_two_bounds_enclose_the_errors_that_flips_can_cause():
+    torch.manual_seed(1)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(6, 2))
+    x = torch.rand(60, 1, 2, 3)
+    y = model(binary(x)).argmax(1)
+    images = Dataset("flips", "test", x, y, ("a", "b"), "f" * 64)
+    lower, upper = errors_by_flips(model, images, 0.25), unverified(model, images, 0.25)
+    assert not (lower & ~upper).any(), "what is fooled cannot be verified"
+    assert torch.equal(lower, upper), "both are exact on a linear model"
+    assert 0 < lower.sum() < 60

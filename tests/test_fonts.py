@@ -64,7 +64,7 @@ def test_matrix_is_the_published_formula():
         [scale * (cos - sin * shear_x), scale * (-sin + cos * shear_x), shift_x],
         [scale * (cos * shear_y + sin), scale * (-sin * shear_y + cos), shift_y],
     ]
-    found = fonts.matrices(torch.tensor([[shift_x, shift_y, shear_x, shear_y, scale, angle]]))
+    found = fonts.affine_matrices(torch.tensor([[shift_x, shift_y, shear_x, shear_y, scale, angle]]))
     assert torch.allclose(found[0], torch.tensor(expected))
 
 
@@ -148,7 +148,7 @@ def test_theta_of_another_shape_is_refused(glyph, shape):
 
 @pytest.mark.parametrize("ranges", fonts.RANGES)
 def test_samples_fill_their_ranges(ranges):
-    low, high = fonts.bounds(ranges)
+    low, high = fonts.theta_bounds(ranges)
     sample = fonts.sample_theta(20_000, ranges, torch.Generator().manual_seed(0))
     assert sample.shape == (20_000, 6)
     assert (sample >= low).all()
@@ -160,7 +160,7 @@ def test_samples_fill_their_ranges(ranges):
 
 
 def test_hard_ranges_are_those_of_the_paper():
-    low, high = fonts.bounds("hard")
+    low, high = fonts.theta_bounds("hard")
     assert low.tolist() == pytest.approx([-0.2, -0.2, -0.5, -0.5, 0.75, -math.pi / 2])
     assert high.tolist() == pytest.approx([0.2, 0.2, 0.5, 0.5, 1.15, math.pi / 2])
 
@@ -176,7 +176,7 @@ def test_samples_depend_on_the_seed_alone_and_longer_ones_begin_alike():
 
 
 def test_unknown_ranges_are_refused():
-    with pytest.raises(ValueError, match=r"unknown theta ranges 'hardest': did you mean 'hard'\?"):
+    with pytest.raises(ValueError, match=r"unknown theta ranges 'hardest' \(did you mean 'hard'\?\)"):
         fonts.sample_theta(1, "hardest")
 
 
@@ -217,10 +217,7 @@ def test_rasterise_reduces_the_point_size_of_all_letters_where_one_is_too_large(
 
 @pytest.mark.parametrize(
     ("file", "problem"),
-    [
-        ("STIXSizOneSymReg.ttf", "does not have different glyphs"),
-        ("cmex10.ttf", "do not fit|does not have"),
-    ],
+    [("STIXSizOneSymReg.ttf", "does not have different glyphs"), ("cmex10.ttf", "do not fit|does not have")],
 )
 def test_fonts_without_the_letters_are_refused(file, problem):
     with pytest.raises(ValueError, match=problem):
@@ -348,7 +345,7 @@ def test_test_images_continue_the_sequence_behind_the_training_images(embedded):
 
 
 def test_ranges_are_respected(embedded):
-    low, high = fonts.bounds("easy")
+    low, high = fonts.theta_bounds("easy")
     thetas = fonts.dataset(embedded, 500, ranges="easy").thetas
     assert ((thetas >= low) & (thetas <= high)).all()
 

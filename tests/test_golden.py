@@ -29,12 +29,13 @@ from robustutils import (
     models,
     networks,
     objectives,
-    precision,
+    speed,
     square,
     subspaces,
     threats,
     training,
 )
+from robustutils.artifacts import later
 from robustutils.data import Dataset
 from robustutils.defences import Recipe
 from robustutils.threats import L2, Linf
@@ -53,15 +54,15 @@ Outcome = list[list[float]]
 @contextlib.contextmanager
 def repeatable() -> Iterator[None]:
     """One thread, no bfloat16, and attacks in training that take float64, whatever the processor."""
-    threads, fast, checked = torch.get_num_threads(), precision.fast_dtype, attacks.check_inputs
+    threads, fast, checked = torch.get_num_threads(), speed.fast_dtype, attacks.check_inputs
     torch.set_num_threads(1)
-    precision.fast_dtype = lambda device: torch.float32
+    speed.fast_dtype = lambda device: torch.float32
     attacks.check_inputs = lambda *_: None
     try:
         yield
     finally:
         torch.set_num_threads(threads)
-        precision.fast_dtype, attacks.check_inputs = fast, checked
+        speed.fast_dtype, attacks.check_inputs = fast, checked
 
 
 @pytest.fixture(autouse=True)
@@ -340,7 +341,7 @@ def names() -> dict[str, str]:
     pgd = attacks.PGD(threat=Linf(eps=0.1), steps=20, dtype=torch.bfloat16)
     return {
         "network": net.name,
-        "examples": evaluation.crafted(net, pgd, digits.first(10)).name,
+        "examples": later(evaluation.adversarial, net, pgd, digits.first(10)).name,
         "verdicts": artifacts.later(evaluation.correct, net, digits.images[:5], digits.labels[:5]).name,
         "composed": artifacts.later(
             evaluation.correct,

@@ -17,7 +17,9 @@ from torch import nn
 from robustutils import models
 from robustutils.manifolds import (
     density,
+    distances,
     divergence,
+    divergences,
     embed,
     features,
     neighbour_distances,
@@ -86,9 +88,9 @@ def test_neighbour_distances_equal_scikit_learns(block):
     theirs, _ = (
         NearestNeighbors(n_neighbors=300).fit(train.double().numpy()).kneighbors(test.double().numpy())
     )
-    for k, distances in found.items():
-        assert distances.shape == (60,)
-        np.testing.assert_allclose(distances, theirs[:, :k].mean(1), rtol=1e-9, err_msg=f"k={k}")
+    for k, means in found.items():
+        assert means.shape == (60,)
+        np.testing.assert_allclose(means, theirs[:, :k].mean(1), rtol=1e-9, err_msg=f"k={k}")
 
 
 @pytest.mark.parametrize("offset", [0.0, 1000.0])
@@ -245,12 +247,11 @@ def test_what_cannot_be_embedded_is_refused(rows, options, message):
 
 
 @pytest.mark.parametrize("count", [3, 40, 500])
-@pytest.mark.parametrize("block", [9, 1000])
-def test_densities_equal_scipys(count, block):
+def test_densities_equal_scipys(count):
     mix = torch.tensor([[3.0, 0.0], [2.5, 0.4]])
     points = normal(count, 2, seed=count) @ mix + torch.tensor([10.0, -4.0])
     places = torch.cat([points[:20], normal(80, 2) * 8 + torch.tensor([10.0, -4.0]), 1e3 * torch.ones(2, 2)])
-    ours = density(points, places, block=block)
+    ours = density(points, places)
     theirs = gaussian_kde(points.double().numpy().T)(places.double().numpy().T)
     assert ours is not None
     assert theirs[: min(count, 20)].min() > 1e-3
@@ -366,13 +367,33 @@ def test_no_class_with_a_density_is_refused():
 
 @pytest.mark.parametrize(
     ("width", "labels", "grid", "message"),
-    [
-        (3, 10, 20, "rows of 3"),
-        (2, 9, 20, r"\[9\] labels do not fit 10 points"),
-        (2, 10, 0, "grid=0"),
-    ],
+    [(3, 10, 20, "rows of 3"), (2, 9, 20, r"\[9\] labels do not fit 10 points"), (2, 10, 0, "grid=0")],
 )
 def test_points_off_the_plane_and_labels_that_do_not_fit_are_refused(width, labels, grid, message):
     points = normal(10, width)
     with pytest.raises(ValueError, match=message):
         divergence(points, points, torch.zeros(10), torch.zeros(labels), grid=grid)
+
+
+# ---- of a network and two data sets ----
+
+
+def test_distances_of_images_are_those_of_their_features(tiny_data, tiny_net):
+    net, test, train = tiny_net(), tiny_data.first(10), tiny_data.take(torch.arange(10, 50))
+    found = distances(net, test, train, [1, 5], drop=2)
+    seen, near = (features(net, part.images, drop=2) for part in (test, train))
+    expected = neighbour_distances(seen, near, [1, 5])
+    assert found.keys() == {"1", "5", "normalised"}
+    for k in (1, 5):
+        torch.testing.assert_close(found[str(k)], expected[k])
+    torch.testing.assert_close(found["normalised"], normalised_distance(seen, near))
+
+
+def test_divergences_are_of_the_test_set_and_of_one_half_of_the_training_set(digits, digits_net):
+    test, train = digits.first(150), digits.take(torch.arange(len(digits) - 200, len(digits)))
+    found = divergences(digits_net, test, train, 80, 0)
+    assert found.keys() == {"truncated", "renormalised", "itself", "left_out"}
+    assert found["renormalised"].item() > 0
+    again = divergences(digits_net, test, train, 80, 0)
+    assert all(torch.equal(found[name], again[name]) for name in found)
+    assert divergences(digits_net, test, train, 80, 1)["truncated"] != found["truncated"]

@@ -4,6 +4,7 @@ import math
 import re
 import sys
 from itertools import pairwise
+from typing import Any
 
 import pytest
 import safetensors.torch
@@ -217,7 +218,7 @@ def test_unknown_architecture_is_refused_with_what_there_is(ask, name, hint):
 
 
 def test_kolter_wong_small_halves_the_image_twice_and_has_100_units():
-    model = models.build("kolter_wong_small")
+    model: Any = models.build("kolter_wong_small")
     shapes, x = [], GREY
     for layer in model:
         x = layer(x)
@@ -227,7 +228,7 @@ def test_kolter_wong_small_halves_the_image_twice_and_has_100_units():
 
 
 def test_wrm_is_the_network_whose_first_layer_is_8x8_with_stride_2():
-    model = models.build("wrm_mnist", seed=1)
+    model: Any = models.build("wrm_mnist", seed=1)
     pad, blocks_of_4, first, *rest = model
     assert (type(pad), type(blocks_of_4)) == (nn.ZeroPad2d, nn.PixelUnshuffle)
     nn.init.normal_(first.bias)  # it starts at zero
@@ -284,7 +285,7 @@ def test_standardise_gives_constant_images_a_finite_gradient():
 
 
 def test_preact_resnet18_has_512_features_behind_four_stages():
-    model = models.build("preact_resnet18", classes=43).eval()
+    model: Any = models.build("preact_resnet18", classes=43).eval()
     shapes, x = [], COLOUR
     with torch.no_grad():
         for layer in model:

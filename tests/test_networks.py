@@ -7,21 +7,19 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field, make_dataclass
 from functools import wraps
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from robustutils import artifacts, evaluation, models, networks, precision, storage, training
-from robustutils.artifacts import VERSIONS, NotPublished, later, shelf
+from robustutils import artifacts, evaluation, models, networks, speed, storage, training
+from robustutils.artifacts import VERSIONS, NotPublished, kept, later, shelf
 from robustutils.attacks import FGSM
 from robustutils.defences import Recipe, recipe, with_sources
-from robustutils.networks import Network, train, train_all, train_side_by_side
-from robustutils.objectives import (
-    Clean,
-    EnsembleAdversarial,
-)
+from robustutils.networks import Family, Network, train, train_side_by_side
+from robustutils.objectives import Clean, EnsembleAdversarial
 from robustutils.storage import CacheError
 
 TINY = Recipe(architecture="eat_d", objective=Clean(), epochs=2, batch_size=64)
@@ -69,7 +67,8 @@ def test_static_sources_are_trained_against_as_copies_with_dropout_that_do_not_l
     source = models.build("eat_d").eval()
     given = artifacts.composed(nn.Sequential, source) if as_artifact else source
     made = with_sources(recipe("eat_d_adv"), [given])
-    assert made.objective.sources == (given,)
+    objective: Any = made.objective
+    assert objective.sources == (given,)
     assert made.replace(objective=recipe("eat_d_adv").objective) == recipe("eat_d_adv")
     train(made, few)
     (static,) = fits[0]["objective"].sources
@@ -318,7 +317,7 @@ def test_an_unknown_architecture_stops_before_training(few):
 @pytest.mark.usefixtures("two_threads")
 def test_a_network_has_the_certificate_of_its_training(few, monkeypatch):
     for fast in (torch.bfloat16, torch.float32):
-        monkeypatch.setattr(precision, "fast_dtype", lambda device, fast=fast: fast)
+        monkeypatch.setattr(speed, "fast_dtype", lambda device, fast=fast: fast)
         for asked in (torch.bfloat16, torch.float32):
             network = Network(ONCE.replace(dtype=asked), few, seed=int(fast == torch.float32))
             network()
@@ -342,10 +341,10 @@ def test_the_time_before_an_interruption_counts(few, interruption, cache):
 
 
 def test_a_network_is_among_what_was_used_even_where_only_its_outcomes_were(few):
-    evaluation.judged(Network(ONCE, few), few.images, few.labels)
+    kept(evaluation.correct, Network(ONCE, few), few.images, few.labels)
     shelf.clear()
     network = Network(ONCE, few)
-    evaluation.judged(network, few.images, few.labels)
+    kept(evaluation.correct, network, few.images, few.labels)
     assert network._model is None, "the outcomes are there"
     assert network.name in shelf.used
 
@@ -355,7 +354,7 @@ def test_a_network_is_among_what_was_used_even_where_only_its_outcomes_were(few)
 
 def test_a_name_is_that_of_recipe_data_and_seed_on_every_machine(few, digits, monkeypatch):
     half = TINY.replace(dtype=torch.bfloat16)
-    monkeypatch.setattr(precision, "fast_dtype", lambda device: torch.bfloat16)
+    monkeypatch.setattr(speed, "fast_dtype", lambda device: torch.bfloat16)
     native, plain = Network(half, few), Network(TINY, few)
     names = {
         network.name
@@ -372,7 +371,7 @@ def test_a_name_is_that_of_recipe_data_and_seed_on_every_machine(few, digits, mo
     assert Network(TINY, few, device="cuda").name == plain.name
     assert Network(TINY, few, device="cuda").cache_key != plain.cache_key
     assert native.cache_key != plain.cache_key
-    monkeypatch.setattr(precision, "fast_dtype", lambda device: torch.float32)
+    monkeypatch.setattr(speed, "fast_dtype", lambda device: torch.float32)
     emulated = Network(half, few)
     assert emulated.name == native.name
     assert emulated.cache_key == plain.cache_key, "both are trained in float32"
@@ -391,8 +390,8 @@ def test_a_new_field_with_a_default_moves_no_name(few):
 @pytest.mark.parametrize("raised", ["fit", "Recipe", "eat_d", "EnsembleAdversarial", "warm_up_and_decay"])
 def test_a_raised_version_trains_anew(raised, few, monkeypatch):
     one = SINGLE_STEP.replace(schedule=training.warm_up_and_decay)
-    before = Network(one, few)
-    before = before.name, before.cache_key
+    network = Network(one, few)
+    before = network.name, network.cache_key
     monkeypatch.setitem(VERSIONS, raised, 2)
     after = Network(one, few)
     assert after.name != before[0]
@@ -486,9 +485,9 @@ def test_outcomes_of_a_substitute_are_not_taken_for_those_of_the_published_netwo
     publish(path, Network(ONCE, few), published)
     raw = path.read_bytes()
     path.write_bytes(raw[:-2] + bytes([raw[-2] ^ 1]) + raw[-1:])
-    substitute = evaluation.judged(Network(ONCE, few), few.images, few.labels)
+    substitute = kept(evaluation.correct, Network(ONCE, few), few.images, few.labels)
     path.write_bytes(raw)
-    found = evaluation.judged(Network(ONCE, few), few.images, few.labels)
+    found = kept(evaluation.correct, Network(ONCE, few), few.images, few.labels)
     assert torch.equal(found, evaluation.correct(published, few.images, few.labels))
     assert not torch.equal(found, substitute), "the two should differ in this test"
 
@@ -496,7 +495,11 @@ def test_outcomes_of_a_substitute_are_not_taken_for_those_of_the_published_netwo
 def test_where_nothing_may_be_trained_a_missing_network_is_named(few, fits):
     network = Network(ONCE, few)
     shelf.frozen = True
-    for ask in (network, network.make_sure, lambda: evaluation.judged(network, few.images, few.labels)):
+    for ask in (
+        network,
+        network.make_sure,
+        lambda: kept(evaluation.correct, network, few.images, few.labels),
+    ):
         with pytest.raises(NotPublished, match=f"{network.name} is not published"):
             ask()
     assert fits == []
@@ -506,14 +509,32 @@ def test_where_nothing_may_be_trained_a_missing_network_is_named(few, fits):
     assert same_weights(Network(ONCE, few)(), network()), "what is in the cache is there"
 
 
-def test_where_nothing_may_be_trained_only_the_networks_that_are_there_come_back(few, weights, fits):
-    jobs = {("a", 0): ONCE, ("b", 0): TINY, ("a", 1): ONCE}
+def family(images, jobs, seeds=(0, 1, 2), **settings) -> Family:
+    """Networks of several recipes, by (name, seed)."""
+    found = Family(images, seeds, **settings)
+    names = {name: [seed for other, seed in jobs if other == name] for name, _ in jobs}
+    found.train(names, lambda name, seed: jobs[name, seed])
+    return found
+
+
+def test_where_nothing_may_be_trained_a_name_is_there_with_all_its_measured_seeds(few, weights, fits):
     publish(weights / "a.safetensors", Network(ONCE, few), models.build("eat_d"))
     train(ONCE, few, seed=1)
     shelf.frozen = True
-    assert train_all(jobs, few).keys() == {("a", 0), ("a", 1)}
+    jobs = {("a", 0): ONCE, ("a", 1): ONCE, ("b", 0): TINY, ("a", 2): ONCE}
+    found = family(few, jobs, seeds=(0, 1))
+    assert ("a" in found, "b" in found) == (True, False)
+    assert found.seeds_of("a") == [0, 1]
+    assert "a" not in family(few, jobs), "its third seed is measured too, and is not there"
     ensemble = with_sources(SINGLE_STEP, [Network(TINY, few)])
-    assert train_all({**jobs, ("ensemble", 0): ensemble}, few).keys() == {("a", 0), ("a", 1)}
+    assert "ensemble" not in family(few, {("ensemble", 0): ensemble})
+
+
+def test_a_family_stacks_what_each_measured_seed_gives(few):
+    found = family(few, {("a", 0): ONCE, ("a", 1): ONCE, ("a", 5): ONCE}, seeds=(0, 1))
+    outcomes = found.outcomes("a", lambda seed: torch.tensor([seed == 0, True]))
+    assert (outcomes.seeds, outcomes.values.tolist()) == ((0, 1), [[True, True], [False, True]])
+    assert found["a", 5].seed == 5, "others may attack or help to train"
 
 
 def test_outcomes_at_hand_need_no_network(few, monkeypatch, cache):
@@ -535,7 +556,8 @@ def test_outcomes_at_hand_need_no_network(few, monkeypatch, cache):
 def test_networks_trained_side_by_side_are_those_trained_one_by_one(few, cache, caplog):
     caplog.set_level(logging.INFO)
     jobs = {("clean", 3): ONCE, ("ens", 3): with_sources(SINGLE_STEP, [models.build("eat_d")])}
-    networks, done = train_all(jobs, few), []
+    made, done = family(few, jobs, seeds=[3]), []
+    networks = {job: made[job] for job in jobs}
     train_side_by_side(list(networks.values()), workers=2, done=done.append)
     assert epochs_run(caplog) == 0, "the workers should have trained them all"
     assert sorted(network.name for network in done) == sorted(network.name for network in networks.values())
@@ -573,8 +595,7 @@ def workers(monkeypatch) -> list[list[Network]]:
 def test_none_is_trained_before_one_is_needed_and_then_all_that_are_missing(few, fits, workers):
     train(ONCE, few)
     jobs = {("there", 0): ONCE, ("a", 1): ONCE, ("b", 0): TINY}
-    networks = train_all(jobs, few)
-    assert list(networks) == list(jobs)
+    networks = family(few, jobs)
     networks["there", 0]()
     assert (len(fits), workers) == (1, [])
     networks["b", 0]()
@@ -585,10 +606,10 @@ def test_none_is_trained_before_one_is_needed_and_then_all_that_are_missing(few,
 
 
 def test_one_at_a_time_where_it_is_asked_for_and_where_only_one_is_missing(few, fits, workers):
-    apart = train_all({("a", 0): ONCE, ("b", 0): TINY}, few, side_by_side=False)
+    apart = family(few, {("a", 0): ONCE, ("b", 0): TINY}, side_by_side=False)
     apart["a", 0]()
     assert len(fits) == 1
-    together = train_all({("a", 0): ONCE, ("b", 0): TINY}, few)
+    together = family(few, {("a", 0): ONCE, ("b", 0): TINY})
     together["b", 0]()
     assert len(fits) == 2
     assert workers == []

@@ -1,266 +1,164 @@
-"""Published outcomes: what is written is read again, in few bytes, and what is damaged or too large is named."""
+"""What was measured: rates, means and differences of outcomes, sequences of them, and what cannot be a measurement."""
 
-from dataclasses import replace
+import math
+from dataclasses import FrozenInstanceError
 
 import numpy as np
 import pytest
-import torch
 
-from robustutils import evaluation, evidence, outcomes, storage
-from robustutils.artifacts import shelf
-from robustutils.evidence import Measurement
-from robustutils.outcomes import Piece, RowOutcomes
-
-ABOUT = {"parameters": {"profile": "standard", "epsilon": 0.3}, "date": "2026-01-31"}
-CERTIFICATE = {"commit": "abc", "torch": "2", "seconds": 3.5}
+from robustutils.outcomes import Measurement, Outcomes, Ranking, highest, sequence
+from robustutils.statistics import auroc, independent_difference, mean_interval, paired_difference, wilson
 
 
-def row(values: np.ndarray, seeds: tuple[int, ...] = (0,), **changes: object) -> RowOutcomes:
-    arrays = {"outcomes": np.atleast_2d(values)}
-    whole = RowOutcomes(arrays, np.arange(arrays["outcomes"].shape[1]), seeds, 4.5, len(values))
-    return replace(whole, **changes)
+def test_a_rate_of_several_seeds_and_its_effect():
+    rng = np.random.default_rng(0)
+    ours, theirs = rng.random((2, 400)) < 0.05, rng.random((2, 400)) < 0.8
+    found = Outcomes(ours, [0, 1], note="n").measured(Outcomes(theirs, [0, 1]))
+    assert found.value == pytest.approx(100 * ours.mean())
+    assert found.ci95 == pytest.approx([100 * end for end in wilson(ours.mean() * 400, 400)])
+    assert found.per_seed == pytest.approx(100 * ours.mean(axis=1))
+    assert found.effect == pytest.approx(100 * (ours.mean() - theirs.mean()))
+    assert found.effect_per_seed == pytest.approx(100 * (ours.mean(axis=1) - theirs.mean(axis=1)))
+    assert (found.n, found.seeds, found.note) == (400, (0, 1), "n")
+    assert found.effect_ci95 == pytest.approx(
+        [100 * end for end in mean_interval((ours.astype(float) - theirs).mean(axis=0))]
+    )
 
 
-def bits(*shape: int, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).random(shape) < 0.5
+def test_one_seed_takes_newcombes_paired_interval():
+    ours, theirs = np.arange(100) < 10, np.arange(100) < 40
+    difference, interval = paired_difference(ours, theirs)
+    found = Outcomes(ours, [3]) - Outcomes(theirs, [3])
+    assert found.value == pytest.approx(100 * difference)
+    assert found.ci95 == pytest.approx([100 * end for end in interval])
+    assert Outcomes(ours, [3]).measured().effect is None
 
 
-def back(tmp_path, *pieces: Piece) -> list[Piece]:
-    path = tmp_path / "spots.outcomes.safetensors"
-    outcomes.write(path, pieces)
-    return outcomes.read(path)
+def test_a_difference_is_of_the_seeds_and_images_that_both_have():
+    ours = Outcomes([[True, True, False], [True, False, False]], [0, 1], images=[5, 7, 9])
+    theirs = Outcomes([[True, False, True]], [1], images=[9, 5, 2])
+    found = ours - theirs
+    assert (found.seeds, found.n, found.images.tolist()) == ((1,), 2, [5, 9])
+    assert found.outcomes["outcomes"].tolist() == [[True, False]]
+    assert found.outcomes["reference"].tolist() == [[False, True]]
+    assert found.value == 0
+    with pytest.raises(ValueError, match="no seed or no image in common"):
+        ours - Outcomes([True], [0], images=[4])
 
 
-# ---- there and back ----
+def test_outcomes_on_two_data_sets_are_independent_samples():
+    one = Outcomes(np.arange(100) < 30, [0], dataset="MNIST")
+    other = Outcomes(np.arange(50) < 5, [0], dataset="Fashion-MNIST")
+    ends = [tuple(100 * end for end in wilson(k, n)) for k, n in ((30, 100), (5, 50))]
+    value, interval = independent_difference(30.0, ends[0], 10.0, ends[1])
+    found = one - other
+    assert (found.value, found.n) == (pytest.approx(value), 50)
+    assert found.ci95 == pytest.approx(interval)
 
 
-@pytest.mark.parametrize("shape", [(1, 1), (1, 7), (1, 8), (1, 9), (3, 5), (3, 1000), (5, 1001)])
-def test_truth_values_come_back_and_take_a_bit_each(shape, tmp_path):
-    values = bits(*shape)
-    (piece,) = back(tmp_path, Piece(ABOUT, {("T1", "FGSM"): row(values)}))
-    found = piece.rows["T1", "FGSM"].arrays["outcomes"]
-    assert found.dtype == bool
-    assert np.array_equal(found, values)
-    stored, _ = storage.read(tmp_path / "spots.outcomes.safetensors")
-    assert [tensor.nbytes for tensor in stored.values()] == [-(-values.size // 8)]
+def test_numbers_have_means_and_paired_differences():
+    values = np.array([[1.0, 2.0, 3.0, 6.0], [2.0, 4.0, 4.0, 6.0]])
+    found = Outcomes(values, [0, 1]).measured()
+    assert (found.value, found.n, found.per_seed) == (3.5, 4, (3.0, 4.0))
+    assert found.ci95 == pytest.approx(mean_interval([1.5, 3.0, 3.5, 6.0]))
+    apart = Outcomes(values, [0, 1]) - Outcomes(values[:1], [0])
+    assert (apart.value, apart.seeds) == (0.0, (0,))
+    with pytest.raises(ValueError, match="truth values and numbers have no difference"):
+        Outcomes(values, [0, 1]) - Outcomes(values > 2, [0, 1])
 
 
-def test_numbers_come_back_as_close_as_a_comparison_needs(tmp_path):
-    losses = np.random.default_rng(0).random((2, 33)) * 10
-    counts = np.array([[0, 1, 100, 2047]])
-    far = np.array([[1e-3, 70_000.0, np.inf]])
-    rows = {("T1", name): row(a) for name, a in (("losses", losses), ("counts", counts), ("far", far))}
-    (piece,) = back(tmp_path, Piece(ABOUT, rows))
-    found = {name: read.arrays["outcomes"] for (_, name), read in piece.rows.items()}
-    np.testing.assert_allclose(found["losses"], losses, rtol=1e-3)
-    assert np.array_equal(found["counts"], counts), "whole numbers come back whole"
-    np.testing.assert_allclose(found["far"], far, rtol=1e-6)
+def test_a_number_that_stands_for_all_points_has_no_interval_over_them():
+    found = Outcomes([[0.1], [0.3]], [0, 1], n=1000, note="embeddings").measured()
+    assert (found.ci95, found.n, found.per_seed) == (None, 1000, (0.1, 0.3))
+    assert found.seed_ci95[0] < 0.1
 
 
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"images": np.array([5, 3, 8])},
-        {"images": np.array([1, 0, 2])},
-        {"seeds": (4, 7), "arrays": {"outcomes": bits(2, 3), "reference": bits(2, 3, seed=1)}},
-        {"value": (1.5, 2.5, float("nan")), "n": 7},
-        {"value": -3.25},
-        {"arrays": {}, "images": np.arange(0)},
-    ],
-    ids=lambda changes: next(iter(changes)),
-)
-def test_places_seeds_values_and_names_come_back(changes, tmp_path):
-    before = row(bits(3), **changes)
-    (piece,) = back(tmp_path, Piece(ABOUT, {("T1", "FGSM"): before}))
-    after = piece.rows["T1", "FGSM"]
-    assert after.images.tolist() == before.images.tolist()
-    assert (after.seeds, after.n) == (before.seeds, before.n)
-    np.testing.assert_equal(after.value, before.value)
-    assert type(after.value) is type(before.value)
-    assert after.arrays.keys() == before.arrays.keys()
-    for name, values in before.arrays.items():
-        assert np.array_equal(after.arrays[name], values)
+@pytest.mark.parametrize(("values", "seeds", "images", "expected"), [
+    (np.zeros((2, 5)), [0], None, r"numbers \[1 seeds, N\], got float64\[2, 5\]"),
+    (np.zeros((2, 5), bool), [0], None, r"got bool\[2, 5\]"),
+    ([1.0, math.nan], [0], None, "finite numbers"),
+    (np.zeros(5, bool), [0], [1, 2], "5 outcomes of each seed, and places of 2 images"),
+])  # fmt: skip
+def test_outcomes_of_another_shape_are_refused(values, seeds, images, expected):
+    with pytest.raises(ValueError, match=expected):
+        Outcomes(values, seeds, images)
 
 
-def test_artifacts_come_back_exactly_with_their_certificates(tmp_path):
-    small = {
-        "verdicts-1": {
-            "clean": torch.tensor([True, False, True]),
-            "attacked": torch.tensor([[True], [False]]),
-        },
-        "losses-2": {"value": torch.tensor([1.0000001, 1e9])},
-        "counts-3": {"value": torch.tensor([2**40, -1])},
-        "points-4": {"value": torch.rand(4, 2, dtype=torch.float64)},
+def test_a_sequence_is_decided_by_the_paired_difference_of_its_ends():
+    parts = [Outcomes(np.arange(50) < k, [0]) for k in (5, 20, 40)]
+    found = sequence(parts)
+    assert found.value == (10.0, 40.0, 80.0)
+    assert found.per_seed == ((10.0, 40.0, 80.0),)
+    apart = parts[2] - parts[0]
+    assert (found.effect, found.effect_ci95, found.n) == (apart.value, apart.ci95, 50)
+    found.check()
+    assert (
+        sequence([Outcomes([[0.1], [0.3]], [0, 1], n=9), Outcomes([[1.0], [2.0]], [0, 1], n=9)]).ci95 is None
+    )
+
+
+def test_the_highest_error_is_that_of_one_attack_for_each_seed():
+    weak, strong = np.eye(2, 4, dtype=bool), np.ones((2, 4), bool)
+    mixed = np.stack([strong[0], weak[0]])
+    found = highest([Outcomes(weak, [0, 1]), Outcomes(mixed, [0, 1])])
+    assert found.values.tolist() == [strong[0].tolist(), weak[1].tolist()]
+
+
+def test_a_ranking_is_measured_by_its_auroc():
+    scores, hits = np.arange(20.0), np.arange(20) % 3 == 0
+    found = Ranking(scores, hits, [0]).measured()
+    area, interval = auroc(scores, hits)
+    assert (found.value, found.ci95, found.n) == (area, interval, 20)
+    apart = Ranking(scores, hits, [0]) - Ranking(-scores, hits, [0])
+    assert apart.value == pytest.approx(2 * area - 1)
+    with pytest.raises(ValueError, match="no paired reference"):
+        Ranking(scores, hits, [0]).measured(Ranking(scores, hits, [0]))
+
+
+def test_a_measurement_keeps_the_outcome_of_each_example_and_its_place():
+    ours, theirs, places = np.arange(6) < 2, np.arange(6) < 4, [1, 2, 3, 7, 8, 9]
+    one, other = Outcomes(ours, [0], places), Outcomes(theirs, [0], places)
+    for found in (one.measured(other), one - other):
+        assert {name: values.tolist() for name, values in found.outcomes.items()} == {
+            "outcomes": [ours.tolist()],
+            "reference": [theirs.tolist()],
+        }
+        assert found.images.tolist() == places
+    assert Outcomes(ours + 0.5, [0], places).measured().outcomes["values"].tolist() == [(ours + 0.5).tolist()]
+    assert one.measured().outcomes.keys() == {"outcomes"}
+
+
+def measured(value=4.0, effect=-78.0, **changes):
+    """Two seeds, 100 points."""
+    settings = {
+        "per_seed": [value - 0.5, value + 0.5],
+        "effect": effect,
+        "effect_ci95": None if effect is None else (effect - 2, effect + 2),
+        "effect_per_seed": [-78.1, -77.9] if effect is None else [effect - 0.1, effect + 0.1],
     }
-    certificates = {name: CERTIFICATE | {"seconds": i} for i, name in enumerate([*small, "model-5"])}
-    (piece,) = back(tmp_path, Piece(ABOUT, {}, small, certificates))
-    assert piece.about == ABOUT
-    assert piece.parameters == ABOUT["parameters"]
-    assert piece.certificates == certificates
-    assert piece.small.keys() == small.keys()
-    for name, tensors in small.items():
-        assert piece.small[name].keys() == tensors.keys()
-        for part, tensor in tensors.items():
-            assert piece.small[name][part].dtype == tensor.dtype
-            assert torch.equal(piece.small[name][part], tensor)
+    return Measurement(value, (value - 2, value + 2), 100, [0, 1], **settings | changes)
 
 
-def test_what_is_mentioned_twice_is_stored_once(tmp_path):
-    values = bits(1, 4096)
-    rows = {("T1", f"row {i}"): row(values) for i in range(50)}
-    back(tmp_path, Piece(ABOUT, rows), Piece(ABOUT, rows))
-    stored, _ = storage.read(tmp_path / "spots.outcomes.safetensors")
-    assert len(stored) == 1
+@pytest.mark.parametrize(("changes", "expected"), [
+    ({"value": math.nan, "per_seed": None}, "value is not finite: nan"),
+    ({"effect": math.inf}, "effect is not finite: inf"),
+    ({"effect_per_seed": [-78.0]}, "effect has 1 values per seed for 2 seeds"),
+    ({"per_seed": [0.04, 0.05]}, "value 4.0 lies outside its values per seed .* same unit?"),
+    ({"effect_ci95": (-0.8, -0.7)}, "does not enclose effect -78.0; same unit?"),
+    ({"effect_ci95": [(-80.0, -70.0)]}, "does not enclose effect -78.0"),
+    ({"effect": None}, "effect_ci95 or effect_per_seed is given without effect"),
+])  # fmt: skip
+def test_what_cannot_be_a_measurement_is_an_error(changes, expected):
+    with pytest.raises(ValueError, match=expected):
+        measured(**changes).check()
 
 
-def test_where_there_is_no_file_there_are_no_pieces(tmp_path):
-    assert outcomes.read(tmp_path / "spots.outcomes.safetensors") == []
+@pytest.mark.parametrize(("n", "seeds"), [(0, [0, 1]), (100, [1, 1])])
+def test_points_and_seeds_are_counted(n, seeds):
+    with pytest.raises(ValueError, match="needs n >= 1 and distinct seeds, got n="):
+        Measurement(4.0, (3.0, 5.0), n, seeds, per_seed=[3.0, 5.0]).check()
 
 
-# ---- the piece of a run ----
-
-
-def test_the_piece_of_a_run_has_its_rows_and_what_it_has_used():
-    shelf.note("verdicts-1", CERTIFICATE, {"value": torch.ones(3)})
-    shelf.note("model-2", CERTIFICATE)
-    rate = evidence.rate(bits(2, 6), bits(2, 6, seed=1), seeds=[3, 4], fidelity="exact", images=range(4, 10))
-    alone = evidence.mean(np.arange(5.0), seeds=[0], fidelity="exact")
-    exact = Measurement((1.0, 2.0), None, 2, [], fidelity="exact")
-    many = evidence.rate(np.zeros(outcomes.MOST_POINTS + 1, bool), seeds=[0], fidelity="exact")
-    measured = {("T1", "rate"): rate, ("T1", "mean"): alone, ("L1", "L1"): exact, ("T2", "pixels"): many}
-    piece = outcomes.of_run(ABOUT | {"artifacts": ["model-2", "verdicts-1"]}, measured)
-    assert piece.about == ABOUT
-    assert piece.rows.keys() == measured.keys()
-    assert piece.rows["T1", "rate"].arrays["reference"].tolist() == bits(2, 6, seed=1).tolist()
-    assert piece.rows["T1", "rate"].images.tolist() == [4, 5, 6, 7, 8, 9]
-    assert (piece.rows["T1", "rate"].seeds, piece.rows["T1", "rate"].value) == ((3, 4), rate.value)
-    assert piece.rows["T1", "mean"].arrays["values"].tolist() == [[0, 1, 2, 3, 4]]
-    assert piece.rows["T1", "mean"].images.tolist() == [0, 1, 2, 3, 4]
-    assert (piece.rows["L1", "L1"].arrays, piece.rows["L1", "L1"].value) == ({}, (1.0, 2.0))
-    assert piece.rows["T2", "pixels"].arrays == {}, "too many to publish: the numbers alone"
-    assert piece.certificates == {"verdicts-1": CERTIFICATE, "model-2": CERTIFICATE}
-    assert piece.small.keys() == {"verdicts-1"}
-
-
-def test_an_exported_run_is_a_file_of_one_piece(tmp_path):
-    path = tmp_path / "deep" / "piece.safetensors"
-    outcomes.export(path, ABOUT, {("T1", "rate"): evidence.rate(bits(1, 6), seeds=[3], fidelity="exact")})
-    (piece,) = outcomes.read(path)
-    assert piece.about == ABOUT
-    assert piece.rows.keys() == {("T1", "rate")}
-
-
-# ---- merging ----
-
-
-def piece(epsilon: float, *rows: str, **certificates: float) -> Piece:
-    about = {"parameters": {"profile": "standard", "epsilon": epsilon}}
-    measured = {("T1", name): row(bits(1, 8)) for name in rows}
-    notes = {name.replace("_", "-"): CERTIFICATE | {"seconds": s} for name, s in certificates.items()}
-    return Piece(about, measured, {}, notes)
-
-
-def test_a_new_run_replaces_the_pieces_whose_rows_it_has_and_stands_last():
-    kept, fewer, same_run = piece(0.1, "a", "z"), piece(0.2, "a"), piece(0.3, "a", "b", "y")
-    new = piece(0.3, "a", "b")
-    found = outcomes.merged([kept, fewer, same_run], new)
-    assert found[0] is kept, "it has a row of its own"
-    assert [one.parameters for one in found] == [kept.parameters, new.parameters]
-    assert found[1].rows == new.rows
-
-
-def test_certificates_of_networks_come_along_from_what_is_replaced():
-    old = piece(0.2, "a", model_1=100, model_2=200, verdicts_3=1)
-    (found,) = outcomes.merged([old], piece(0.3, "a", model_2=2, verdicts_4=3))
-    seconds = {name: certificate["seconds"] for name, certificate in found.certificates.items()}
-    assert seconds == {"model-1": 100, "model-2": 2, "verdicts-4": 3}
-    kept, _ = outcomes.merged([old], piece(0.3, "b"))
-    assert kept is old
-
-
-# ---- complaints ----
-
-
-def test_a_file_beyond_the_limit_is_not_written_and_the_largest_are_named(tmp_path, monkeypatch):
-    path = tmp_path / "spots.outcomes.safetensors"
-    outcomes.write(path, [Piece(ABOUT)])
-    before = path.read_bytes()
-    monkeypatch.setattr(outcomes, "LIMIT", 1 << 20)
-    small = {f"losses-{i}": {"value": torch.rand(i * 2**16)} for i in range(1, 5)}
-    with pytest.raises(
-        ValueError, match=r"spots\.outcomes\.safetensors would have 2\.5 MiB and may have 1"
-    ) as error:
-        outcomes.write(path, [Piece(ABOUT, {}, small, dict.fromkeys(small, CERTIFICATE))])
-    assert "largest: losses-4 (1024 KiB), losses-3 (768 KiB), losses-2 (512 KiB)" in str(error.value)
-    assert "losses-1" not in str(error.value)
-    assert path.read_bytes() == before
-
-
-@pytest.mark.parametrize(
-    "damage",
-    [
-        lambda raw: b"",
-        lambda raw: raw[:-3],
-        lambda raw: raw[:-3] + bytes([raw[-3] ^ 1]) + raw[-2:],
-        lambda raw: raw.replace(b"standard", b"standerd"),
-        lambda raw: b"not outcomes",
-    ],
-    ids=["empty", "truncated", "a bit flipped", "another profile", "other content"],
-)
-def test_a_damaged_file_is_named_with_what_restores_it(damage, tmp_path):
-    path = tmp_path / "spots.outcomes.safetensors"
-    outcomes.write(path, [Piece(ABOUT, {("T1", "FGSM"): row(bits(1, 100))})])
-    path.write_bytes(damage(path.read_bytes()))
-    with pytest.raises(ValueError, match=rf"damaged outcomes {path} \(.*\): git restores them"):
-        outcomes.read(path)
-
-
-def test_another_artifact_in_its_place_and_a_pickle_are_damage(tmp_path, pickle_trap):
-    path, (pickle, sprung) = tmp_path / "spots.outcomes.safetensors", pickle_trap
-    storage.write(path, "losses-1", {"value": torch.ones(3)})
-    with pytest.raises(ValueError, match="it holds losses-1"):
-        outcomes.read(path)
-    path.write_bytes(pickle)
-    with pytest.raises(ValueError, match="damaged outcomes"):
-        outcomes.read(path)
-    assert not sprung.exists(), "the file was unpickled"
-
-
-# ---- at hand ----
-
-
-def test_the_environment_names_the_file_that_a_run_takes_its_artifacts_from(tmp_path, monkeypatch):
-    assert outcomes.at_hand() == {}
-    path = tmp_path / "spots.outcomes.safetensors"
-    monkeypatch.setenv(outcomes.VARIABLE, str(path))
-    assert outcomes.at_hand() == {}, "there is no file yet"
-    pieces = [
-        Piece(
-            ABOUT, {}, {name: {"value": torch.tensor([number])}}, {name: CERTIFICATE, "model-9": CERTIFICATE}
-        )
-        for number, name in enumerate(("losses-1", "losses-2"))
-    ]
-    outcomes.write(path, pieces)
-    found = outcomes.at_hand()
-    assert found.keys() == {"losses-1", "losses-2"}
-    tensors, certificate = found["losses-2"]
-    assert tensors["value"].tolist() == [1]
-    assert certificate == CERTIFICATE
-    path.write_bytes(b"damaged")
-    with pytest.raises(ValueError, match="git restores them"):
-        outcomes.at_hand()
-
-
-def test_what_a_run_has_measured_is_at_hand_for_the_next_without_measuring(
-    tiny_data, tiny_net, tmp_path, cache, monkeypatch
-):
-    expected = evaluation.judged(tiny_net(), tiny_data.images, tiny_data.labels)
-    path = tmp_path / "spots.outcomes.safetensors"
-    outcomes.export(path, ABOUT, {})
-    for file in cache.iterdir():
-        file.unlink()
-    monkeypatch.setenv(outcomes.VARIABLE, str(path))
-    shelf.clear()
-    shelf.outcomes = outcomes.at_hand()
-    assert torch.equal(evaluation.judged(tiny_net(), tiny_data.images, tiny_data.labels), expected)
-    assert list(cache.iterdir()) == []
+def test_measurements_cannot_be_changed():
+    with pytest.raises(FrozenInstanceError):
+        measured().value = 1.0

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -15,8 +16,10 @@ import nbformat
 import papermill
 import pytest
 
-from robustutils import checks, claims, evidence, outcomes, pipeline, provenance, scoreboard
+from robustutils import checks, pieces, pipeline, provenance, scoreboard
+from robustutils import results as results_files
 from robustutils.__main__ import main
+from robustutils.claims import Claims
 from robustutils.pipeline import PipelineError
 
 CLAIMS = """
@@ -25,17 +28,26 @@ key = "SP"
 title = "Spots"
 url = "https://example.org"
 
+[titles]
+SP-T1 = "Spots (Table 1)"
+SP-T2 = "Stripes (Table 2)"
+
+[parameters]
+radius = { range = [0.0, 1.0], values = 0.1 }
+then = { text = true }
+
 [[claims]]
 id = "SP-T1"
 statement = "Spots are seen."
 unit = "%"
-paper = 40.0
 criterion = { kind = "within", points = 5 }
+rows = [{ row = "SP-T1", paper = 40.0 }]
 
 [[claims]]
 id = "SP-T2"
 statement = "Stripes are not."
 needs = "needs stripes"
+rows = [{ row = "SP-T2" }]
 """
 
 CHAPTER = """# ---
@@ -66,9 +78,12 @@ from pathlib import Path
 
 from IPython.display import display
 from robustutils import runs
+from robustutils.claims import Claims
+from robustutils.outcomes import Measurement
+from robustutils.study import RESULTS_MIME, Study
 
-radii = (0.1, 0.1, 0.1, runs.Between(0.0, 1.0))
-run = runs.start("spots", globals(), {"radius": radii, "then": (None, None, None, runs.Text())})
+claims = Claims.load("CLAIMS")
+study = Study(claims, runs.start(claims, globals()))
 print(f"radius {radius}")
 
 # %% tags=["nbval-check-output"]
@@ -85,11 +100,9 @@ elif then == "sleep":
     time.sleep(60)
 
 # %% tags=["remove-cell"]
-results = RESULTS
-results["profile"] = profile
-results["parameters"] = {"profile": profile, "radius": radius}
-results["claims"][0]["verdict"] = "not_evidence" if profile == "quick" else "reproduced"
-display({"application/vnd.robustutils.results+json": results}, raw=True)
+study.record("SP-T1", "SP-T1", Measurement(41.0, (39.0, 43.0), 500, [0]))
+provenance = {"parameters": {"profile": profile, "radius": radius}, "date": "2026-01-31"}
+display({RESULTS_MIME: study.so_far() | provenance}, raw=True)
 """
 
 PAGE = "# Spots\n\n<!-- scoreboard:start -->\n<!-- scoreboard:end -->\n\nThe end.\n"
@@ -105,13 +118,8 @@ def write(path: Path, text: str) -> Path:
 def repo(tmp_path, monkeypatch) -> Path:
     """A repository with the chapter ``spots``, its claims, and pages for the scoreboard."""
     root = tmp_path / "repository"
-    ledger = evidence.Ledger(
-        claims.Claims.load(write(root / "chapters" / "spots.claims.toml", CLAIMS)), "quick"
-    )
-    measured = evidence.Measurement(41.0, (39.0, 43.0), 500, [0], fidelity="exact")
-    ledger.record("SP-T1", "SP-T1", measured)
-    results = ledger.results(date="2026-01-31", source_hash="0" * 64)
-    text = write(root / "chapters" / "spots.py", CHAPTER.replace("RESULTS", repr(results)))
+    write(root / "chapters" / "spots.toml", CLAIMS)
+    text = write(root / "chapters" / "spots.py", CHAPTER.replace("CLAIMS", "../../chapters/spots.toml"))
     nbformat.write(jupytext.read(text), text.with_suffix(".ipynb"))
     write(root / "_toc.yml", "format: jb-book\nroot: book/intro\nchapters:\n- file: book/spots\n")
     write(root / "_config.yml", "title: Spots\n")
@@ -146,9 +154,9 @@ def executed(monkeypatch) -> list[tuple]:
             {**entry, "verdict": "not_evidence"} if profile == "quick" and entry["fidelity"] else entry
             for entry in RESULTS["claims"]
         ]
-        evidence.write_results(folder / "results" / f"{chapter}.json", results)
+        results_files.write(folder / "results" / f"{chapter}.json", results)
         about = {"parameters": {"profile": profile, **parameters}}
-        outcomes.write(pipeline.outcomes_path(chapter, folder), [outcomes.Piece(about)])
+        pieces.write(pipeline.outcomes_path(chapter, folder), [pieces.Piece(about)])
 
     monkeypatch.setattr(pipeline, "execute", execute)
     return calls
@@ -165,11 +173,12 @@ def _results() -> dict:
         "note": "",
     }
     entry |= {"measured": 41.0, "paper_value": 40.0, "ci95": [39.0, 43.0], "n": 500, "seeds": [0]}
-    entry |= {"fidelity": "exact", "verdict": "reproduced"}
+    entry |= {"fidelity": "exact", "verdict": "reproduced", "direction_holds": True, "size_holds": True}
+    entry |= {"effect_ci95": None, "effect_seed_ci95": None, "per_seed": [41.0]}
     head = {"chapter": "spots", "profile": "standard", "source_hash": "", "git_commit": "", "seconds": 1.0}
     paper = {"key": "SP", "title": "Spots", "url": "https://example.org"}
     more = {"parameters": {}, "datasets": {}, "environment": {}, "date": "2026-01-31", "claims_sha256": ""}
-    return {**head, **more, "paper": paper, "claims": [entry]}
+    return {**head, **more, "paper": paper, "titles": {"SP-T1": "Spots"}, "claims": [entry]}
 
 
 RESULTS = _results()
@@ -185,11 +194,12 @@ def files(folder: Path) -> dict[str, str]:
 
 
 @pytest.mark.parametrize(("chapter", "parameters", "message"), [
-    ("spost", {}, "there is no chapter 'spost' (did you mean 'spots'?); chapters are spots"),
-    ("zebra", {}, "there is no chapter 'zebra'; chapters are spots"),
-    ("../spots", {}, "there is no chapter '../spots'"),
-    ("spots", {"radus": 1}, "unknown parameter 'radus' (did you mean 'radius'?); spots has profile, radius, then, device"),
-    ("spots", {"epsilon": 1}, "unknown parameter 'epsilon'; spots has profile, radius, then, device"),
+    ("spost", {}, "unknown chapter 'spost' (did you mean 'spots'?); there are spots"),
+    ("zebra", {}, "unknown chapter 'zebra'; there are spots"),
+    ("../spots", {}, "unknown chapter '../spots'"),
+    ("spots", {"radus": 1},
+     "unknown parameter of spots 'radus' (did you mean 'radius'?); there are profile, radius, then, device"),
+    ("spots", {"epsilon": 1}, "unknown parameter of spots 'epsilon'; there are profile, radius, then, device"),
 ])  # fmt: skip
 def test_what_does_not_exist_is_refused_before_anything_runs(repo, no_kernel, chapter, parameters, message):
     before = files(repo)
@@ -212,14 +222,12 @@ def git(repo: Path, *words: str) -> None:
 @pytest.mark.parametrize("profile", ["standard", "paper"])
 def test_criteria_are_committed_before_they_are_measured(repo, executed, profile):
     git(repo, "init")
-    with pytest.raises(
-        PipelineError, match=rf"spots\.claims\.toml has uncommitted changes: .* a {profile} run"
-    ):
+    with pytest.raises(PipelineError, match=rf"spots\.toml has uncommitted changes: .* a {profile} run"):
         pipeline.run("spots", profile, {})  # not even tracked
     git(repo, "add", ".")
     git(repo, "commit", "-m", "criteria")
     pipeline.run("spots", profile, {})
-    (repo / "chapters" / "spots.claims.toml").write_text(CLAIMS.replace("points = 5", "points = 50"))
+    (repo / "chapters" / "spots.toml").write_text(CLAIMS.replace("points = 5", "points = 50"))
     for stage in ("edited", "added"):
         with pytest.raises(PipelineError, match="uncommitted changes"):
             pipeline.publish("spots", profile, {})
@@ -234,7 +242,8 @@ def test_other_changes_do_not_matter_and_without_git_nothing_is_asked(repo, exec
     git(repo, "init")
     git(repo, "add", ".")
     git(repo, "commit", "-m", "criteria")
-    (repo / "chapters" / "spots.py").write_text(CHAPTER)
+    text = repo / "chapters" / "spots.py"
+    text.write_text(text.read_text() + "\n# more\n")
     pipeline.run("spots", "standard", {})
     assert len(executed) == 2
 
@@ -251,7 +260,7 @@ def test_a_run_moves_notebook_and_results_into_place_without_a_trace_of_the_mach
         "results/spots.json",
         "results/spots.outcomes.safetensors",
     }
-    results = evidence.read_results(folder / "results" / "spots.json")
+    results = results_files.read(folder / "results" / "spots.json")
     assert results["parameters"] == {"profile": "standard", "radius": 0.25}
     assert [entry["verdict"] for entry in results["claims"]] == ["reproduced", "not_run"]
     notebook = nbformat.read(folder / "spots.ipynb", as_version=4)
@@ -376,7 +385,7 @@ def test_the_book_executes_what_has_changed_and_nothing_else(repo, rendered, mon
     assert "radius 0.1" in rendered[-1]["book/spots.ipynb"]
     for path, old, new in (
         ("spots.py", "# # Spots", "# # More spots"),
-        ("spots.claims.toml", "points = 5", "points = 6"),
+        ("spots.toml", "points = 5", "points = 6"),
     ):
         source = repo / "chapters" / path
         source.write_text(source.read_text().replace(old, new))
@@ -391,7 +400,7 @@ def test_the_book_executes_what_has_changed_and_nothing_else(repo, rendered, mon
 def test_publishing_writes_page_results_scoreboard_and_readme(repo):
     pipeline.publish("spots", "standard", {"radius": 0.2})
     edition = files(repo / "book")
-    results = evidence.read_results(repo / "book" / "results" / "spots.json")
+    results = results_files.read(repo / "book" / "results" / "spots.json")
     assert results["profile"] == "standard"
     notebook = nbformat.reads(edition["spots.ipynb"], as_version=4)
     assert pipeline.stored_results(notebook) == results
@@ -443,7 +452,8 @@ def test_the_scoreboard_of_a_run_stays_out_of_the_readme(repo):
 
 MEASURED = """
 # %% tags=["remove-cell"]
-from robustutils import attacks, claims, data, defences, evaluation, evidence, models, networks
+from robustutils import attacks, data, defences, evaluation, models, networks
+from robustutils.outcomes import Outcomes
 
 def refuse(*arguments, **settings):
     raise AssertionError("a network was built, loaded or trained")
@@ -451,12 +461,11 @@ def refuse(*arguments, **settings):
 if then == "no networks":
     models.build = models.published = refuse
 net = networks.Network(defences.recipe("small_cnn"), data.load("digits").first(1280))
+run = study.run
 test = data.load("digits", "test").first(60 if run.profile == "check" else 100)
-fooled = ~evaluation.evaluate(net, attacks.FGSM(eps=run.radius), test).attacked.numpy()
-ledger = evidence.Ledger(claims.Claims.load("CLAIMS"), run.profile)
-ledger.record("SP-T1", "SP-T1", evidence.rate(fooled, seeds=[0], fidelity="exact"))
-results = ledger.results(**run.provenance())
-display({"application/vnd.robustutils.results+json": results}, raw=True)
+fooled = ~evaluation.evaluate(net, attacks.FGSM(eps=run.radius), test).attacked
+study.record("SP-T1", "SP-T1", Outcomes(fooled, [0]))
+display({RESULTS_MIME: study.so_far() | run.provenance()}, raw=True)
 """
 
 
@@ -464,7 +473,8 @@ display({"application/vnd.robustutils.results+json": results}, raw=True)
 def measured(repo) -> Path:
     """The repository with a chapter that measures: FGSM on the small network that the book publishes."""
     text = CHAPTER[: CHAPTER.rindex("# %% tags")]
-    return rewrite(repo, text + MEASURED.replace("CLAIMS", str(repo / "chapters" / "spots.claims.toml")))
+    text = (text + MEASURED).replace("CLAIMS", "../../chapters/spots.toml")
+    return rewrite(repo, text)
 
 
 def rewrite(repo: Path, text: str) -> Path:
@@ -475,16 +485,16 @@ def rewrite(repo: Path, text: str) -> Path:
 
 def test_new_words_are_published_from_outcomes_without_a_network(measured, tmp_path, monkeypatch):
     pipeline.publish("spots", "standard", {})
-    before = evidence.read_results(measured / "book" / "results" / "spots.json")
+    before = results_files.read(measured / "book" / "results" / "spots.json")
     text = (measured / "chapters" / "spots.py").read_text()
     rewrite(measured, text.replace("# # Spots", "# # Spots, in other words"))
     monkeypatch.setenv("ROBUSTUTILS_CACHE", str(tmp_path / "empty"))
     pipeline.publish("spots", "standard", {"then": "no networks"})
     assert not (tmp_path / "empty").exists(), "something was measured"
     assert "in other words" in (measured / "book" / "spots.ipynb").read_text()
-    after = evidence.read_results(measured / "book" / "results" / "spots.json")
+    after = results_files.read(measured / "book" / "results" / "spots.json")
     assert after["claims"] == before["claims"]
-    (piece,) = outcomes.read(pipeline.outcomes_path("spots", measured / "book"))
+    (piece,) = pieces.read(pipeline.outcomes_path("spots", measured / "book"))
     assert any(name.startswith("model-small_cnn") for name in piece.certificates), "its certificate is lost"
 
 
@@ -594,3 +604,38 @@ def test_chapters_come_in_the_order_of_the_table_of_contents(repo):
     """)
     write(repo / "_toc.yml", toc)
     assert pipeline.chapters() == ["zebra", "spots", "ant"]
+
+
+# ---- a new chapter ----
+
+
+def test_a_new_chapter_is_written_whole_and_entered_in_the_table_of_contents(repo):
+    text = "format: jb-book\nroot: book/intro\nparts:\n  - chapters:\n      - file: book/spots\n"
+    write(repo / "_toc.yml", text)
+    made = pipeline.new("zebra_stripes")
+    assert made == [
+        *(repo / "chapters" / f"zebra_stripes.{kind}" for kind in ("py", "toml")),
+        repo / "_toc.yml",
+    ]
+    claims = Claims.load(repo / "chapters" / "zebra_stripes.toml")
+    assert (claims.chapter, list(claims.titles)) == ("zebra_stripes", ["ZEBRA_STRIPES-T1"])
+    chapter = (repo / "chapters" / "zebra_stripes.py").read_text()
+    assert 'Study.begin("zebra_stripes", globals())' in chapter
+    assert 'study.measure("ZEBRA_STRIPES-T1", by=error)' in chapter
+    assert not {"NAME", "KEY"} & set(re.findall(r"[A-Z]+", chapter + claims.paper["key"]))
+    assert (repo / "_toc.yml").read_text() == text + "      - file: book/zebra_stripes\n"
+    assert set(claims.parameters) | {"profile", "device"} == set(
+        re.findall(r"^(\w+) = (?:None|\"quick\")", chapter, re.M)
+    )
+
+
+@pytest.mark.parametrize(("name", "message"), [
+    ("spots", "spots.py is there already"),
+    ("Zebra", "'Zebra' is no name for a chapter: lower-case letters"),
+    ("../zebra", "is no name for a chapter"),
+])  # fmt: skip
+def test_a_chapter_is_not_written_over_another_or_outside_the_folder(repo, name, message):
+    before = files(repo)
+    with pytest.raises(PipelineError, match=re.escape(message)):
+        pipeline.new(name)
+    assert files(repo) == before

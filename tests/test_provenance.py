@@ -98,11 +98,7 @@ x = attacks.FGSM(eps=0.1)
 def package(tmp_path, monkeypatch) -> Path:
     """A copy of the package that ``source_hash`` looks at."""
     folder = tmp_path / "robustutils"
-    shutil.copytree(
-        Path(provenance.__file__).parent,
-        folder,
-        ignore=shutil.ignore_patterns("__pycache__", "_font_files.py"),
-    )
+    shutil.copytree(Path(provenance.__file__).parent, folder, ignore=shutil.ignore_patterns("__pycache__"))
     monkeypatch.setattr(provenance, "__file__", str(folder / "provenance.py"))
     return folder
 

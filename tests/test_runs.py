@@ -1,20 +1,22 @@
 """Parameters, profiles and devices: every wrong value stops with a message that says what is allowed."""
 
 import copy
+from typing import Any
 
 import pytest
 import torch
 
-from robustutils import outcomes, provenance, runs
+from robustutils import pieces, provenance, runs
 from robustutils.artifacts import shelf
-from robustutils.runs import Between, OneOf, ParameterError, SomeOf
+from robustutils.claims import Claims
+from robustutils.parameters import Between, OneOf, Parameter, ParameterError, SomeOf, Text, unknown
 
 PROFILES = {
     "quick": {"dataset": "digits", "models": "C,D", "epsilon": 0.3, "steps": 4, "seed": 0, "n_seeds": 1},
     "standard": {"dataset": "mnist", "models": "B*,C,D", "epsilon": 0.3, "steps": 9, "seed": 0, "n_seeds": 3},
     "paper": {"dataset": "mnist", "models": "B*,C,D", "epsilon": 0.3, "steps": 99, "seed": 0, "n_seeds": 5},
 }
-ALLOWED = {
+ALLOWED: dict[str, Any] = {
     "dataset": OneOf(("digits", "mnist", "fashion_mnist")),
     "models": SomeOf(("B*", "C", "D")),
     "epsilon": Between(0.01, 1.0),
@@ -24,16 +26,20 @@ ALLOWED = {
 }
 
 
-def table(profiles):
-    """The parameters as ``runs.start`` wants them: quick, standard, paper, what is allowed."""
-    return {name: (*(profiles[p][name] for p in profiles), rule) for name, rule in ALLOWED.items()}
+def declaration(profiles=PROFILES, check: dict[str, int] | None = None) -> Claims:
+    """What a chapter's TOML would declare."""
+    parameters = {
+        name: Parameter(tuple(profiles[p][name] for p in profiles), rule, (check or {}).get(name))
+        for name, rule in ALLOWED.items()
+    }
+    return Claims("spots", parameters, {}, (), {}, {}, "")
 
 
 def begin(injected: str = "", check: dict[str, int] | None = None, **namespace):
     """A run of a notebook whose parameters cell sets ``namespace``, and into which papermill injected a cell."""
     declared = {"profile": "quick", "device": "cpu", **dict.fromkeys(ALLOWED)}
     cells = ["", "profile = 'quick'", *([f"# Parameters\n{injected}"] if injected else [])]
-    return runs.start("spots", {**declared, **namespace, "In": cells}, table(PROFILES), check)
+    return runs.start(declaration(check=check), {**declared, **namespace, "In": cells})
 
 
 # ---- what a parameter may be ----
@@ -82,6 +88,54 @@ def test_a_value_that_is_not_allowed_is_named_with_what_is(name, value, message)
     assert str(caught.value) == message
 
 
+# ---- what a chapter declares ----
+
+
+@pytest.mark.parametrize(("data", "values", "rule"), [
+    ({"one_of": ["a", "b"], "values": "a"}, ("a", "a", "a"), OneOf(("a", "b"))),
+    ({"some_of": ["a", "b"], "values": ["a", "a,b", "b"]}, ("a", "a,b", "b"), SomeOf(("a", "b"))),
+    ({"range": [1, 9], "values": [1, 2, 3]}, (1, 2, 3), Between(1, 9)),
+    ({"text": True}, (None, None, None), Text()),
+])  # fmt: skip
+def test_a_declared_parameter_has_three_values_and_a_rule(data, values, rule):
+    found = Parameter.parse("x", data)
+    assert (found.values, found.allowed) == (values, rule)
+
+
+@pytest.mark.parametrize(("data", "message"), [
+    ({"values": 1}, "parameter 'x' needs one of one_of, some_of, range, text"),
+    ({"range": [1, 9], "text": True}, "parameter 'x' needs one of"),
+    ({"range": [1, 9], "value": 1}, "parameter 'x': unknown key 'value' (did you mean 'values'?)"),
+    ({"range": [1, 9], "values": [1, 2]}, "parameter 'x': 'values' are one, or one for quick, standard and paper"),
+    ({"range": [1, 9], "values": 10}, "x=10: must be a whole number from 1 to 9"),
+    (3, "parameter 'x' needs one of"),
+])  # fmt: skip
+def test_a_wrong_declaration_says_what_is_wrong(data, message):
+    with pytest.raises(ValueError, match="x") as caught:
+        Parameter.parse("x", data)
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(("data", "value", "departure"), [
+    ({"range": [1, 9], "values": 6, "protocol": 6}, 6, ""),
+    ({"range": [1, 9], "values": 6, "protocol": 6}, 3, "x 3, not 6"),
+    ({"range": [1, 9], "values": 6, "at_least": 5}, 5, ""),
+    ({"range": [1, 9], "values": 6, "at_least": 5}, 4, "x 4, not 5"),
+    ({"some_of": ["a", "b"], "values": "a,b", "protocol": "a,b"}, ("a", "b"), ""),
+    ({"some_of": ["a", "b"], "values": "a,b", "protocol": "a,b"}, ("a",), "x ('a',), not a,b"),
+    ({"range": [1, 9], "values": 6}, 1, ""),
+])  # fmt: skip
+def test_a_value_departs_from_the_papers_protocol_or_keeps_it(data, value, departure):
+    assert Parameter.parse("x", data).departure("x", value) == departure
+
+
+def test_an_unknown_name_is_told_with_what_was_perhaps_meant_and_what_there_is():
+    assert unknown("defence", "wrmm", {"madry": 0, "wrm": 1}) == (
+        "unknown defence 'wrmm' (did you mean 'wrm'?); there are madry, wrm"
+    )
+    assert unknown("key", 3, ["a"]) == "unknown key 3; there are a"
+
+
 # ---- the first call of a chapter ----
 
 
@@ -121,10 +175,10 @@ def test_what_an_earlier_run_has_used_is_not_of_this_one():
 def test_a_run_has_the_outcomes_at_hand_that_the_environment_names(tmp_path, monkeypatch):
     path = tmp_path / "spots.outcomes.safetensors"
     shelf.note("judged-1", {"seconds": 1}, {"value": torch.tensor([True, False])})
-    outcomes.write(path, [outcomes.of_run({"parameters": {}}, {})])
+    pieces.write(path, [pieces.of_run({"parameters": {}}, {})])
     begin()
     assert shelf.outcomes == {}
-    monkeypatch.setenv(outcomes.VARIABLE, str(path))
+    monkeypatch.setenv(pieces.VARIABLE, str(path))
     begin()
     assert shelf.outcome("judged-1")["value"].tolist() == [True, False]
 
@@ -133,7 +187,7 @@ def test_the_defaults_of_a_profile_are_checked_too():
     wrong = {**PROFILES, "quick": {**PROFILES["quick"], "steps": 0}}
     namespace = {"profile": "quick", "device": "cpu", **dict.fromkeys(ALLOWED)}
     with pytest.raises(ParameterError, match="steps=0"):
-        runs.start("spots", namespace, table(wrong))
+        runs.start(declaration(wrong), namespace)
 
 
 def test_an_attribute_that_is_no_parameter_is_an_attribute_error():
@@ -152,9 +206,9 @@ def test_a_run_can_be_copied():
      "profile='standart' (did you mean 'standard'?): allowed are quick, check, standard, paper"),
     ("dataset = 'mnits'", {"dataset": "mnits"}, "dataset='mnits' (did you mean 'mnist'?): allowed are"),
     ("epsilon = 5", {"epsilon": 5}, "epsilon=5: must be a number from 0.01 to 1.0"),
-    ("epsilom = 0.1", {"epsilom": 0.1}, "unknown parameter 'epsilom' (did you mean 'epsilon'?); spots has "
+    ("epsilom = 0.1", {"epsilom": 0.1}, "unknown parameter 'epsilom' (did you mean 'epsilon'?); there are "
      "profile, device, dataset, models, epsilon, steps, seed, n_seeds"),
-    ("colour = 'red'", {}, "unknown parameter 'colour'; spots has profile, device"),
+    ("colour = 'red'", {}, "unknown parameter 'colour'; there are profile, device"),
     ("device = 'gpu'", {"device": "gpu"}, "device='gpu': allowed are cpu"),
 ])  # fmt: skip
 def test_a_wrong_parameter_stops_the_chapter_at_its_start(injected, namespace, message):

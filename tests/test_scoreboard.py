@@ -3,24 +3,26 @@
 import re
 
 import pytest
+import torch
 
 from robustutils.claims import Claims
-from robustutils.evidence import Ledger
-from robustutils.measurements import Measurement
+from robustutils.outcomes import Measurement
+from robustutils.runs import Run
 from robustutils.scoreboard import (
-    LABELS,
-    comparison_table,
-    format_value,
+    front,
     glue_key,
     glue_values,
-    grid_table,
-    interval_text,
+    mosaic,
+    quoted,
     readme_table,
+    renewed,
     replace_between_markers,
     scoreboard_markdown,
     terminal_scoreboard,
     verdict_counts,
 )
+from robustutils.study import Study
+from robustutils.tables import anchor, claims_table, criteria_table, format_value, interval_text, plain
 
 CLAIMS = """
 [paper]
@@ -28,36 +30,60 @@ key = "EAT"
 title = "Ensembles <1>"
 url = "https://example.org"
 
+[titles]
+EAT-T1 = "ImageNet (Table 1)"
+EAT-T7 = "Single steps <b> (Table 7)"
+EAT-L7 = "The bound (Lemma 7)"
+
+[picture]
+ids = ["EAT-T7"]
+xlabel = "error (%)"
+caption = "Ours & theirs."
+[picture.lines]
+"B" = { architecture = "B" }
+[picture.series]
+"FGSM" = { quantity = "FGSM" }
+
 [[claims]]
 id = "EAT-T7"
 statement = "White-box error & more."
 unit = "%"
 criterion = { kind = "within", points = 5 }
+line = "{architecture}"
+keys = ["architecture"]
 columns = ["FGSM", "R+FGSM"]
-table = { "B" = [40.0, 17.25], "B*" = [50.0, 20.0] }
+cells = [["B", 40.0, 17.25], ["B*", 50.0, 20.0]]
 
 [[claims]]
 id = "EAT-L7"
 statement = "The bound."
 criterion = { kind = "exact", tolerance = 0.01 }
-paper = [0.5, 0.25]
+rows = [{ row = "k = 4", paper = [0.5, 0.25] }]
 
 [[claims]]
 id = "EAT-T1"
 statement = "Large networks."
 needs = "ImageNet"
+rows = [{ row = "v3" }]
 """
 
 
-def _results(folder, profile="standard", value=42.0, chapter="eat", **provenance):
-    path = folder / f"{chapter}.claims.toml"
+def _claims(folder, chapter="eat"):
+    path = folder / f"{chapter}.toml"
     path.write_text(CLAIMS)
-    ledger = Ledger(Claims.load(path), profile)
-    spread = {"per_seed": [value - 1, value, value + 1], "fidelity": "exact"}
-    ledger.record("EAT-T7", "B | FGSM", Measurement(value, (value - 2, value + 2), 900, [0, 1, 2], **spread))
-    ledger.record("EAT-T7", "B | R+FGSM", Measurement(30.0, (28.0, 32.0), 900, [0], fidelity="exact"))
-    ledger.record("EAT-L7", "EAT-L7", Measurement((0.5, 0.2512), None, 2, [], fidelity="exact"))
-    return ledger.results(**{"date": "2026-01-31T10:00:00"} | provenance)
+    return Claims.load(path)
+
+
+def _results(folder, profile="standard", value=42.0, chapter="eat", fidelity=None):
+    claims = _claims(folder, chapter)
+    study = Study(claims, Run(chapter, profile, {}, torch.device("cpu")))
+    if fidelity:
+        study.fidelity = lambda row, n, seeds: (fidelity, "epochs 2, not 6")
+    spread = {"per_seed": [value - 1, value, value + 1]}
+    study.record("EAT-T7", "B | FGSM", Measurement(value, (value - 2, value + 2), 900, [0, 1, 2], **spread))
+    study.record("EAT-T7", "B | R+FGSM", Measurement(30.0, (28.0, 32.0), 9000, [0]))
+    study.record("EAT-L7", "k = 4", Measurement((0.5, 0.2512), None, 2, []))
+    return study.so_far() | {"date": "2026-01-31T10:00:00"}
 
 
 @pytest.mark.parametrize(("value", "unit", "like", "expected"), [
@@ -79,125 +105,167 @@ def test_values_have_as_many_decimals_as_the_paper_and_a_stated_least(value, uni
 
 
 def test_the_interval_says_what_it_is_over(tmp_path):
-    seeds, examples, exact, none, *_ = _results(tmp_path)["claims"][0:2] + _results(tmp_path)["claims"][4:]
-    assert interval_text(seeds) == "[39.5, 44.5] (3 seeds)"
-    assert interval_text(examples) == "[28.00, 32.00] (n = 900)"
-    assert interval_text(exact) == ""
-    assert interval_text(none) == ""
+    rows = {row["row"]: row for row in _results(tmp_path)["claims"]}
+    assert interval_text(rows["B | FGSM"]) == "[39.5, 44.5] (3 seeds)"
+    assert interval_text(rows["B | R+FGSM"]) == "[28.00, 32.00] (n = 9,000)"
+    assert interval_text(rows["k = 4"]) == ""
 
 
-def test_the_comparison_table_puts_paper_published_edition_and_this_run_side_by_side(tmp_path):
-    table = comparison_table(_results(tmp_path, "quick", 70.0), _results(tmp_path), ["EAT-T7", "EAT-T1"])
-    assert table.header == (
-        "claim", "paper", "published edition (standard, 2026-01-31)", "this run (quick, 2026-01-31)", "95% CI", "verdict",
-    )  # fmt: skip
-    # rows that neither run measured are left out
+def test_a_table_puts_paper_ours_interval_and_verdict_side_by_side(tmp_path):
+    table = claims_table(_results(tmp_path), None, ["EAT-T7", "EAT-T1"])
+    assert table.header == ("claim", "paper", "ours (standard, 2026-01-31)", "95% CI", "verdict")
+    # rows that were not measured are left out
     assert [tuple(map(str, row)) for row in table.rows] == [
-        ("EAT-T7: B | FGSM", "40.0 %", "42.0 % [39.5, 44.5] (3 seeds) (reproduced)", "70.0 %",
-         "[67.5, 72.5] (3 seeds)", "not evidence"),
-        ("EAT-T7: B | R+FGSM", "17.25 %", "30.00 % [28.00, 32.00] (n = 900) (not reproduced)", "30.00 %",
-         "[28.00, 32.00] (n = 900)", "not evidence"),
+        ("Single steps <b> (Table 7)",),
+        ("B | FGSM", "40.0 %", "42.0 %", "[39.5, 44.5] (3 seeds)", "reproduced"),
+        ("B | R+FGSM", "17.25 %", "30.00 %", "[28.00, 32.00] (n = 9,000)", "disagrees"),
+    ]
+
+
+def test_a_run_that_is_no_evidence_has_a_column_of_its_own(tmp_path):
+    table = claims_table(_results(tmp_path), _results(tmp_path, "quick", 70.0), ["EAT-T7"])
+    assert table.header[2:] == (
+        "ours (standard, 2026-01-31)", "95% CI", "verdict", "this run (quick, not evidence)",
+    )  # fmt: skip
+    assert [str(cell) for cell in table.rows[0]] == [
+        "B | FGSM", "40.0 %", "42.0 %", "[39.5, 44.5] (3 seeds)", "reproduced", "70.0 %",
     ]  # fmt: skip
+    alone = claims_table(None, _results(tmp_path, "quick", 70.0), ["EAT-L7"])
+    assert str(alone.rows[0][-1]) == "not evidence"
 
 
-def test_the_comparison_table_does_with_one_run(tmp_path):
-    results = _results(tmp_path)
-    alone = comparison_table(results, None, ["EAT-L7"])
-    assert alone.header[2:4] == ("published edition", "this run (standard, 2026-01-31)")
-    shown = ("EAT-L7", "0.500, 0.250", "none", "0.500, 0.251", "", "reproduced")
-    assert tuple(map(str, alone.rows[0])) == shown
-    published = comparison_table(None, results, ["EAT-L7"])
-    assert published.header == (
-        "claim",
-        "paper",
-        "published edition (standard, 2026-01-31)",
-        "95% CI",
-        "verdict",
-    )
-    assert tuple(map(str, published.rows[0])) == (*shown[:2], *shown[3:])
+def test_unmeasured_rows_are_shown_where_asked_for_with_their_reason(tmp_path):
+    table = claims_table(_results(tmp_path), None, ["EAT-T1"], unmeasured=True, anchors=True)
+    (row,) = table.rows
+    assert [str(cell) for cell in row] == ["v3", "", "", "", "not run"]
+    assert "ImageNet" in row[-1].html
+    assert table.marks == ("EAT-T1-v3",)
+    assert 'id="EAT-T1-v3"' in table._repr_html_()
 
 
 @pytest.mark.parametrize(("fidelity", "shown"), [
     ("exact", "reproduced"),
-    ("code_variant", "reproduced: code variant"),
-    ("reduced", "partly: reduced"),
+    ("code_variant", "reproduced, code variant"),
+    ("substitution", "agrees, stand-in"),
+    ("reduced", "agrees, reduced"),
 ])  # fmt: skip
-def test_a_verdict_stands_beside_the_fidelity_of_its_run(tmp_path, fidelity, shown):
-    path = tmp_path / "eat.claims.toml"
-    path.write_text(CLAIMS)
-    ledger = Ledger(Claims.load(path), "standard")
-    ledger.record("EAT-L7", "EAT-L7", Measurement((0.5, 0.25), None, 2, [], fidelity=fidelity))
-    table = comparison_table(None, ledger.results(date="2026-01-31"), ["EAT-L7"])
-    assert str(table.rows[0][-1]) == shown
+def test_a_verdict_says_agreement_and_fidelity_and_its_reason_opens(tmp_path, fidelity, shown):
+    cell = claims_table(_results(tmp_path, fidelity=fidelity), None, ["EAT-T7"]).rows[0][-1]
+    assert str(cell) == shown
+    assert cell.html.startswith("<details><summary>")
+    assert "Criterion: within 5 of the paper." in cell.html
+    assert "Direction holds, size holds. Epochs 2, not 6." in cell.html
 
 
-@pytest.mark.parametrize(("runs", "ids", "expected"), [
-    (True, ["EAT-T8"], "eat has no claim id 'EAT-T8'; allowed: EAT-T7, EAT-L7, EAT-T1"),
-    (False, ["EAT-T7"], "needs a run"),
-])  # fmt: skip
-def test_the_comparison_table_refuses_what_it_cannot_show(tmp_path, runs, ids, expected):
-    with pytest.raises(ValueError, match=expected):
-        comparison_table(_results(tmp_path) if runs else None, None, ids)
+def test_a_table_refuses_what_there_is_not_and_says_where_nothing_is(tmp_path):
+    with pytest.raises(ValueError, match="eat has no claim id 'EAT-T8'; there are EAT-T7, EAT-L7, EAT-T1"):
+        claims_table(_results(tmp_path), None, ["EAT-T8"])
+    assert "Nothing has been published yet" in str(claims_table(None, None, ["EAT-T7"]))
 
 
-def test_the_grid_has_a_line_for_each_kind_of_row_and_a_column_for_each_subject(tmp_path):
-    lines = {"single step": ("EAT-T7", "{0} | FGSM"), "random step": ("EAT-T7", "{0} | R+FGSM")}
-    table = grid_table(_results(tmp_path), "attack", lines, ["B", "B*", "C"])
-    assert table.header == ("attack", "B", "B*", "C")
-    assert [[str(cell) for cell in row] for row in table.rows] == [
-        ["single step (%)", "42.0 (40.0) (reproduced)", "(50.0) (not run)", ""],
-        ["random step (%)", "30.00 (17.25) (not reproduced)", "(20.0) (not run)", ""],
-    ]
-    with pytest.raises(ValueError, match=r"eat has no row EAT-T9 '\{0\} \| FGSM' for any of \['B'\]"):
-        grid_table(_results(tmp_path), "attack", {"x": ("EAT-T9", "{0} | FGSM")}, ["B"])
+def test_criteria_are_shown_with_the_papers_numbers(tmp_path):
+    table = criteria_table(_claims(tmp_path), ["EAT-T7", "EAT-L7"])
+    assert ("B | FGSM", "40", "within 5 of the paper") in table.rows
+    assert ("k = 4", "0.5, 0.25", "equal to the paper within 0.01") in table.rows
 
 
 def test_html_escapes_scrolls_and_names_every_verdict(tmp_path):
     results = _results(tmp_path)
     results["claims"][0]["row"] = "B <script> | FGSM"
-    html = comparison_table(results, results, ["EAT-T7"])._repr_html_()
+    html = claims_table(results, None, ["EAT-T7", "EAT-L7"])._repr_html_()
     assert "<script>" not in html
     assert "B &lt;script&gt; | FGSM" in html
-    assert '<div class="table-scroll" style="overflow-x: auto"' in html
-    assert '<span class="verdict-not_reproduced">not reproduced</span>' in html
-    assert html.count('<th scope="col">') == 6
-    assert html.count('<th scope="row">') == 2
-    for name in re.findall(r'class="verdict-(\w+)"', html):
-        assert f'verdict-{name}">{LABELS[name]}</span>' in html
+    assert "Single steps &lt;b&gt;" in html
+    assert '<div class="table-scroll" data-claims="EAT-T7 EAT-L7"' in html
+    assert '<span class="verdict-disagrees">disagrees</span>' in html
+    assert html.count('<th scope="col">') == 5
+    assert html.count('<th scope="row">') == 3
+    assert html.count("<div") == html.count("</div>") == 1, "what a page renews ends with its first </div>"
 
 
 def test_markdown_and_text_have_one_line_a_row(tmp_path):
-    table = comparison_table(_results(tmp_path), None, ["EAT-T7"])
+    table = claims_table(_results(tmp_path), None, ["EAT-T7"])
     markdown = table._repr_markdown_().splitlines()
     assert len(markdown) == 2 + 2
-    assert all(len(re.findall(r"(?<!\\)\|", line)) == 7 for line in markdown)  # bars inside cells are escaped
+    assert all(len(re.findall(r"(?<!\\)\|", line)) == 6 for line in markdown)  # bars inside cells are escaped
     text = str(table).splitlines()
     assert len(text) == 2 + 2
-    assert {line.index("%") for line in text[2:] if "40.0" in line or "50.0" in line} == {text[2].index("%")}
+    assert {line.index("%") for line in text[2:] if "40.0" in line} == {text[2].index("%")}
+
+
+def test_a_plain_table_takes_a_header_with_commas_and_rounds():
+    table = plain("model, error (%)", [("A", 12.345), ("B", "")])
+    assert table.header == ("model", "error (%)")
+    assert table.rows == (("A", "12.3"), ("B", ""))
+    assert "data-claims" not in table._repr_html_()
 
 
 def test_verdicts_are_counted(tmp_path):
     results = _results(tmp_path)
-    everything = {"reproduced": 2, "partly": 0, "not_reproduced": 1, "not_run": 3, "not_evidence": 0}
+    everything = dict.fromkeys(("agrees", "direction", "not_evidence"), 0)
+    everything = {"reproduced": 2, "disagrees": 1, "not_run": 3} | everything
     assert verdict_counts(results) == everything
     assert sum(everything.values()) == len(results["claims"])
     assert verdict_counts(results, "EAT-T1") == dict.fromkeys(everything, 0) | {"not_run": 1}
 
 
+def test_the_front_shows_one_picture_and_a_line_for_each_claim(tmp_path):
+    html = front(_claims(tmp_path), _results(tmp_path))
+    assert html.count("<img ") == 1
+    assert 'src="data:image/png;base64,' in html
+    assert "<figcaption>Ours &amp; theirs.</figcaption>" in html
+    lines = re.findall(r"<summary><span>(.*?)</span>", html)
+    assert lines == ["Single steps &lt;b&gt; (Table 7)", "The bound (Lemma 7)", "1 more claims: ImageNet"]
+    assert "White-box error &amp; more." in html, "the statement is folded behind its line"
+    assert '<span class="verdict-disagrees">1 disagrees</span>' in html
+    assert html.count("<div") == 1
+    assert "Nothing has been published yet" in front(_claims(tmp_path), None)
+
+
+def test_a_page_is_renewed_from_results(tmp_path):
+    claims, old, new = _claims(tmp_path), _results(tmp_path), _results(tmp_path, value=38.0)
+    page = f"<p>before</p>{front(claims, None)}<p>between</p>{claims_table(old, None, ['EAT-T7'])._repr_html_()}<p>after</p>"
+    found = renewed(page, claims, new, None)
+    assert found.startswith('<p>before</p><div class="front"')
+    assert "<img " in found
+    assert "38.0 %" in found
+    assert "42.0 %" not in found
+    assert found.endswith("</div><p>after</p>")
+    assert renewed(found, claims, new, None) == found
+    both = renewed(page, claims, new, _results(tmp_path, "quick", 70.0))
+    assert "this run (quick, not evidence)" in both
+
+
+def test_the_mosaic_has_a_square_for_each_row_that_leads_to_it(tmp_path):
+    run = _results(tmp_path, fidelity="reduced")
+    html = mosaic([run])
+    squares = re.findall(r'<a class="square (\S+) (\S*)" href="#([^"]+)"', html)
+    assert [anchor(row) for row in run["claims"] if row["verdict"] != "not_run"] == [
+        place for verdict, _, place in squares if verdict != "not_run"
+    ]
+    assert squares[0][:2] == ("agrees", "reduced")
+    assert [verdict for verdict, *_ in squares][-3:] == ["not_run"] * 3, "what was not run stands last"
+    body = scoreboard_markdown([run])
+    assert all(f'id="{place}"' in body for *_, place in squares)
+
+
 def test_the_scoreboard_shows_every_row_of_every_paper(tmp_path):
     published = [_results(tmp_path), _results(tmp_path, chapter="bs")]
     body = scoreboard_markdown(published, [_results(tmp_path, "quick", 70.0)])
+    assert body.startswith('<div class="mosaic">')
     assert "## [Ensembles <1>](eat.ipynb)" in body
     assert "## [Ensembles <1>](bs.ipynb)" in body
-    assert "| published (standard, 2026-01-31) | 2 | 0 | 1 | 3 | 0 |" in body
-    assert "| this run (quick, 2026-01-31) | 0 | 0 | 0 | 3 | 3 |" in body
-    assert body.count("<details>") == body.count("</details>") == 6
+    assert "| published (standard, 2026-01-31) | 2 | 0 | 0 | 1 | 3 | 0 |" in body
+    assert "| this run (quick, 2026-01-31) | 0 | 0 | 0 | 0 | 3 | 3 |" in body
+    assert body.count('<details class="claim"') == 6
+    assert body.count("<details") == body.count("</details>")
     assert body.count('<th scope="row">') == 2 * len(published[0]["claims"])
-    assert '<summary>EAT-T7 <span class="verdict-reproduced">1 reproduced</span>' in body
+    titles = re.findall(r'<details class="claim" id="([^"]+)"><summary>', body)
+    assert titles[:3] == ["EAT-T7", "EAT-L7", "EAT-T1"], "what was not run stands last"
+    assert 'Single steps &lt;b&gt; (Table 7) <span class="verdict-reproduced">1 reproduced</span>' in body
     assert "White-box error &amp; more." in body
-    assert max(map(len, body.splitlines())) < 2000  # docutils refuses very long lines
     blocks = body.split("\n\n")
-    assert all(block.count("<details>") == block.count("</details>") for block in blocks)
+    assert all(block.count("<details") == block.count("</details>") for block in blocks)
 
 
 def test_a_chapter_without_a_published_edition_shows_this_run(tmp_path):
@@ -213,9 +281,11 @@ def test_nothing_published_is_said_in_words():
 
 def test_the_readme_table_has_one_line_a_chapter(tmp_path):
     lines = readme_table([_results(tmp_path), _results(tmp_path, chapter="bs")]).splitlines()
-    assert lines[0] == "| paper | reproduced | partly | not reproduced | not run | not evidence |"
+    assert lines[0] == (
+        "| rows of claims | reproduced | agrees, reduced or stand-in | direction only | disagrees | not run |"
+    )
     assert lines[2:] == [
-        f"| [Ensembles <1>](book/{chapter}.ipynb) (standard, 2026-01-31) | 2 | 0 | 1 | 3 | 0 |" for chapter in ("eat", "bs")
+        f"| [Ensembles <1>](book/{chapter}.ipynb) (standard, 2026-01-31) | 2 | 0 | 0 | 1 | 3 |" for chapter in ("eat", "bs")
     ]  # fmt: skip
 
 
@@ -257,14 +327,15 @@ def test_glue_quotes_the_results(tmp_path):
         "EAT-T7-B-FGSM-paper": "40.0 %",
         "EAT-T7-B-FGSM-ci": "[39.5, 44.5] (3 seeds)",
         "EAT-T7-B-FGSM-effect": "",
-        "EAT-T7-B-RplusFGSM-verdict": "not reproduced",
+        "EAT-T7-B-RplusFGSM-verdict": "disagrees",
         "EAT-T7-Bstar-FGSM": "not run",
-        "EAT-L7": "0.500, 0.251",
-        "EAT-T7-glance": "1 reproduced, 1 not reproduced, 2 not run",
-        "glance": "2 reproduced, 1 not reproduced, 3 not run",
+        "EAT-L7-k-4": "0.500, 0.251",
+        "EAT-T7-glance": "1 reproduced, 1 disagrees, 2 not run",
+        "glance": "2 reproduced, 1 disagrees, 3 not run",
         "glance-total": "6",
         "glance-reproduced": "2",
-        "glance-partly": "0",
+        "glance-agrees": "0",
+        "glance-measured": "3",
         "profile": "standard",
     }
     assert {key: values[key] for key in expected} == expected
@@ -277,3 +348,11 @@ def test_glue_names_tell_b_from_b_star_and_two_alike_are_an_error(tmp_path):
     results["claims"][1]["row"] = "B / FGSM"
     with pytest.raises(ValueError, match="two rows of eat share the glue name 'EAT-T7-B-FGSM'"):
         glue_values(results)
+
+
+def test_only_what_a_text_quotes_is_glued(tmp_path):
+    results = _results(tmp_path)
+    text = "{glue:text}`EAT-T7-B-FGSM` of {glue:text}`glance-total`, {glue:text}`EAT-T7-B-FGSM`"
+    assert quoted(text, results) == {"EAT-T7-B-FGSM": "42.0 %", "glance-total": "6"}
+    with pytest.raises(ValueError, match="the text quotes 'EAT-T7-B-FSGM', which eat does not have"):
+        quoted("{glue:text}`EAT-T7-B-FSGM`", results)

@@ -14,6 +14,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+import robustutils
 from robustutils import provenance
 
 ROOT = provenance.repository()
@@ -49,7 +50,7 @@ GRAPH = {name: siblings(PACKAGE / f"{name}.py") for name in MODULES}
 
 
 def test_the_import_graph_is_seen():
-    assert GRAPH["__main__"] >= {"pipeline", "runs"}
+    assert GRAPH["__main__"] >= {"pipeline", "parameters"}
     assert "threats" in GRAPH["attacks"]
     assert GRAPH["threats"] == set()
 
@@ -83,27 +84,15 @@ def test_there_is_no_import_cycle():
     assert left == {}, f"a cycle among {', '.join(sorted(left))}"
 
 
-@pytest.mark.parametrize("page", ["book/api.md", "book/contributing.md"])
-def test_modules_import_to_their_left_in_the_order_that_the_book_states(page):
-    (block,) = re.findall(r"```text\n(memory .*?)```", (ROOT / page).read_text(), re.DOTALL)
-    groups = [group.split(",") for group in block.replace("\n", " ").split("·")]
-    rank = {name.strip(): position for position, group in enumerate(groups) for name in group}
-    assert set(rank) == set(LIBRARY), "every public module but the pipeline is listed"
-    wrong = [
-        f"{name} imports {other}"
-        for name in rank
-        for other in GRAPH[name] & rank.keys()
-        if rank[other] > rank[name] or (rank[other] == rank[name] and other == name)
-    ]
-    assert wrong == []
+def test_every_public_module_is_in_one_group():
+    grouped = [name for modules in robustutils.GROUPS.values() for name in modules]
+    assert sorted(grouped) == sorted(LIBRARY)
 
 
-def test_every_public_module_has_its_place_in_the_api_pages():
-    pages = "\n".join(path.read_text() for path in sorted((ROOT / "book" / "api").glob("*.md")))
-    documented = re.findall(r"automodule:: robustutils\.(\w+)", pages)
-    assert sorted(documented) == sorted(LIBRARY)
-    listed = re.findall(r"\{mod\}`~robustutils\.(\w+)`", (ROOT / "book" / "api.md").read_text())
-    assert sorted(listed) == sorted(LIBRARY)
+def test_every_group_has_its_api_page():
+    pages = {path.stem: path.read_text() for path in (ROOT / "book" / "api").glob("*.md")}
+    assert pages.keys() == robustutils.GROUPS.keys()
+    assert all(f"<!-- modules: {group} -->" in text for group, text in pages.items())
 
 
 IMPORT_EACH_ANEW = """
@@ -246,11 +235,9 @@ def test_third_party_imports_of_the_package_are_declared():
         for name in third_party
         if not {canonicalize_name(found) for found in providers.get(name, ())} & declared
     }
-    assert undeclared == set()
+    assert undeclared <= {"torchattacks"}, "a peer, used where it is installed"
 
 
 def test_the_version_is_stated_once():
-    import robustutils
-
     assert "version" in project()["dynamic"]
     assert re.fullmatch(r"\d+\.\d+\.\d+", robustutils.__version__)

@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+from robustutils import subspaces
 from robustutils.data import Dataset
 from robustutils.subspaces import (
     ORDERS,
@@ -157,3 +158,23 @@ def test_directions_are_counted_where_they_all_lead_across(threshold, expected):
     points = Dataset("grey", "test", images, labels, ("dark", "light"), "")
     counts = count_adversarial_directions(Towards(threshold), points, 0.1, orders=(4, 16, 36))
     assert counts.tolist() == [expected, expected]
+
+
+@pytest.mark.parametrize("order", [4, 16])
+def test_no_orthonormal_set_beats_the_bound_and_a_set_that_is_none_does(order):
+    generator = torch.Generator().manual_seed(0)
+    vector = torch.randn(64, generator=generator, dtype=torch.float64).sign()
+    directions = subspaces.aligned_directions(vector, order, generator)
+    assert subspaces.violations(vector, directions, generator, sets=20) == 0
+
+
+def test_a_violation_of_the_bound_would_be_counted(monkeypatch):
+    generator = torch.Generator().manual_seed(0)
+    vector = torch.ones(16, dtype=torch.float64)
+    directions = subspaces.aligned_directions(vector, 4, generator)
+
+    class Same:
+        Q = (torch.ones(16, 4, dtype=torch.float64)) / 4  # four times the vector itself: not orthogonal
+
+    monkeypatch.setattr(torch.linalg, "qr", lambda matrix: Same)
+    assert subspaces.violations(vector, directions, generator, sets=10) == 10

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from robustutils import artifacts, data, evaluation, models, precision, storage, training
+from robustutils import artifacts, data, evaluation, models, speed, storage, training
 from robustutils.attacks import FGSM
 from robustutils.objectives import Clean, EnsembleAdversarial
 from robustutils.training import TrainingError, fit
@@ -203,7 +203,7 @@ def test_bfloat16_runs_the_objective_under_autocast(tiny_data, tiny_net):
 def test_where_bfloat16_is_emulated_training_is_in_float32_and_says_so(
     tiny_data, tiny_net, monkeypatch, caplog
 ):
-    monkeypatch.setattr(precision, "fast_dtype", lambda device: torch.float32)
+    monkeypatch.setattr(speed, "fast_dtype", lambda device: torch.float32)
     asked, plain = tiny_net(), tiny_net()
     with caplog.at_level("INFO", "robustutils.training"):
         fit(asked, tiny_data, Clean(), epochs=1, batch_size=10, dtype=torch.bfloat16)

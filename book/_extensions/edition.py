@@ -1,12 +1,15 @@
-"""Say of every chapter page which run it shows, and switch source and launch buttons with the repository URL.
+"""Say of every chapter page which run it shows, renew its front and its tables of claims, and switch source and launch
+buttons with the repository URL.
 
 A chapter page ``book/NAME`` is labelled at build time from ``book/this_run/NAME.json`` (a run just made, not
 evidence), ``book/results/NAME.json`` (the published edition: where its numbers were measured) and
-``book/results/NAME.check.json`` (whether later code agrees with them).
+``book/results/NAME.check.json`` (whether later code agrees with them). Whatever a page shows of results and claims is made
+anew from these files and from ``chapters/NAME.toml``, so that it never falls behind them.
 """
 
 from __future__ import annotations
 
+import ast
 import json
 from html import escape
 from pathlib import Path
@@ -16,7 +19,9 @@ from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.config import Config
 
-from robustutils import checks, evidence
+import robustutils
+from robustutils import checks, results, scoreboard
+from robustutils.claims import Claims
 from robustutils.provenance import repository, source_hash
 
 SOURCES = repository() / "chapters"
@@ -40,16 +45,16 @@ def chapter_pages(app: Sphinx, *_: object) -> list[str]:
     return sorted(pages & app.env.found_docs)
 
 
-def label(record: dict[str, Any], published: bool) -> str:
-    """One results file as a line of HTML."""
+def label(record: dict[str, Any], published: bool) -> tuple[str, str]:
+    """One results file in short and in full."""
     profile, date, seconds = (record[key] for key in ("profile", "date", "seconds"))
     took = f"{seconds / 60:.0f} min" if seconds >= 120 else f"{seconds:.0f} s"
     if not published:
         run = f"Executed at the {profile} profile on {date} in {took}"
         meaning = ": shows that everything works; not evidence" if profile == "quick" else ""
-        return line("this-run", f"{run}{meaning}. Published numbers stand beside.")
-    return line(
-        "published",
+        return f"this run: {profile}, {date}", f"{run}{meaning}. Published numbers stand beside."
+    return (
+        f"Published edition of {date}",
         f"Published edition: measured at {short(record['git_commit'])} on {date}, profile {profile}; "
         f"{took}, cached work not counted.",
     )
@@ -60,11 +65,14 @@ def short(commit: str) -> str:
     return commit[:7] + "+" * commit.endswith("+") or "an unknown commit"
 
 
-def check_label(chapter: str, report: checks.Report | None, record: dict[str, Any] | None) -> str:
-    """Whether later code agrees with the published outcomes, as a line of HTML."""
-    rows = len(evidence.rows_measured(record)) if record else 0
+def check_label(
+    chapter: str, report: checks.Report | None, record: dict[str, Any] | None
+) -> tuple[str, str, str]:
+    """Whether later code agrees with the published outcomes: the kind of label, in short and in full."""
+    rows = len(results.rows_measured(record)) if record else 0
     if report is None:
-        return line("unchecked", "Not checked: its outcomes are not published yet.") if rows else ""
+        unpublished = "Not checked: its outcomes are not published yet."
+        return ("unchecked", "not checked", unpublished) if rows else ("", "", "")
     without = rows - len(report.rows)
     measured = ", ".join(short(commit) for commit in report.measured)
     text = f"Checked at {short(report.commit)} on {report.date}: {report.summary()} with outcomes measured at {measured}"
@@ -72,31 +80,55 @@ def check_label(chapter: str, report: checks.Report | None, record: dict[str, An
         text += f"; {without} others have no published outcomes or networks yet"
     if report.disagreeing:
         names = "; ".join(f"{row.id} | {row.row}: {row.problem}" for row in report.disagreeing)
-        return line("disagrees", escape(f"{text}. Disagreeing: {names}."))
+        return (
+            "disagrees",
+            f"{len(report.disagreeing)} rows disagree",
+            escape(f"{text}. Disagreeing: {names}."),
+        )
     if report.source_hash != source_hash(SOURCES / f"{chapter}.py"):
-        return line("unchecked", f"{text}. The code has moved: not yet checked since.")
-    return line("checked", f"{text}.")
+        return (
+            "unchecked",
+            "not yet checked since the code moved",
+            f"{text}. The code has moved: not yet checked since.",
+        )
+    return "checked", f"checked at {short(report.commit)}: {report.summary()}", f"{text}."
 
 
-def line(kind: str, text: str) -> str:
-    """Write a paragraph in the style ``edition-KIND`` of the style sheet."""
-    return f'<p class="edition edition-{kind}">{text}</p>\n'
+def edition_label(app: Sphinx, name: str) -> tuple[str, dict[str, Any] | None, dict[str, Any] | None]:
+    """The label of a chapter page, one line whose details open, with the published results and those of a run."""
+    briefs, details = [], []
+    records: dict[str, dict[str, Any] | None] = {}
+    for folder in ("results", "this_run"):
+        path = Path(app.srcdir, "book", folder, f"{name}.json")
+        records[folder] = record = json.loads(path.read_text("utf-8")) if path.is_file() else None
+        if record:
+            brief, text = label(record, folder == "results")
+            briefs.append(brief)
+            details.append(text)
+    report = checks.read(checks.path(name, Path(app.srcdir, "book")))
+    kind, brief, text = check_label(name, report, records["results"])
+    if kind:
+        briefs.append(brief)
+        details.append(text)
+    opened = "".join(f"<p>{text}</p>" for text in details)
+    summary = " · ".join(briefs)
+    line = f'<details class="edition edition-{kind or "published"}"><summary>{summary}</summary>{opened}</details>\n'
+    return (line if briefs else ""), records["results"], records["this_run"]
 
 
 def finish_page(
     app: Sphinx, pagename: str, templatename: str, context: dict[str, Any], doctree: nodes.document | None
 ) -> None:
-    """Put the labels above a chapter's title and let its buttons open the source, not the executed copy."""
+    """Label a chapter page, renew what it shows of results, and let its buttons open the source, not the executed copy."""
     if pagename not in chapter_pages(app):
         return
     name = pagename.removeprefix("book/")
-    labels, record = "", None
-    for folder, published in (("this_run", False), ("results", True)):
-        path = Path(app.srcdir, "book", folder, f"{name}.json")
-        record = json.loads(path.read_text("utf-8")) if path.is_file() else None
-        labels += label(record, published) if record else ""
-    labels += check_label(name, checks.read(checks.path(name, Path(app.srcdir, "book"))), record)
-    context["body"] = labels + context["body"]
+    labelled, published, this_run = edition_label(app, name)
+    claims = Claims.of(name)
+    body = context["body"]
+    if claims.rows:
+        body = scoreboard.renewed(body, claims, published, this_run)
+    context["body"] = labelled + body
     for button in (button for group in context["header_buttons"] for button in group.get("buttons", [])):
         url = button.get("url", "")
         if url.startswith("https://"):
@@ -104,9 +136,30 @@ def finish_page(
             button["url"] = url.replace(f"{pagename}.ipynb", f"chapters/{name}{suffix}")
 
 
+def list_modules(app: Sphinx, pagename: str, source: list[str]) -> None:
+    """Fill the API pages from the groups that the package names: what a module is for is the first line of its docstring."""
+    text = source[0]
+    for group, modules in robustutils.GROUPS.items():
+        entries = (
+            f"## {name}\n\n```{{eval-rst}}\n.. automodule:: robustutils.{name}\n   :members:\n```"
+            for name in modules
+        )
+        text = text.replace(f"<!-- modules: {group} -->", "\n\n".join(entries))
+    if "<!-- groups -->" in text:
+        rows = ""
+        for group, modules in robustutils.GROUPS.items():
+            rows += f"\n**{group}**\n\n"
+            for name in modules:
+                tree = ast.parse(Path(robustutils.__file__).with_name(f"{name}.py").read_text())
+                rows += f"- {{mod}}`~robustutils.{name}`: {(ast.get_docstring(tree) or '').splitlines()[0]}\n"
+        text = text.replace("<!-- groups -->", rows)
+    source[0] = text
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
     """Connect the handlers to Sphinx."""
     app.connect("config-inited", set_buttons)
     app.connect("env-get-outdated", chapter_pages)
+    app.connect("source-read", list_modules)
     app.connect("html-page-context", finish_page, priority=900)  # after the theme has made its buttons
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,10 +1,17 @@
-"""The gradient with respect to an image, without the convolution that a CPU computes slowest.
+"""Passes that cost less: the precision they run in, memory that is kept, and the gradient of an image on a CPU.
+
+bfloat16 makes a pass two to four times as fast on a processor that multiplies in it. On one that does not, each product
+is emulated, and the pass takes more than ten times as long as in float32: there passes stay in float32.
 
 The input gradient of a first layer is a convolution with as few output channels as the image has. CPU kernels
 compute 16 output channels at a time, so for a grey image fifteen sixteenths of the work are thrown away. Computed for
 blocks of 4 x 4 neighbouring pixels, which become 16 output channels, the same sum takes a quarter of the time.
 """
 
+import ctypes
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -12,6 +19,49 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.overrides import TorchFunctionMode
+
+
+def fast_dtype(device: torch.device) -> torch.dtype:
+    """bfloat16 where the device multiplies in it (GPUs from capability 8.0, CPUs with AVX-512), else float32."""
+    if device.type == "cuda":
+        native = torch.cuda.get_device_capability(device) >= (8, 0)
+    else:
+        native = torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return torch.bfloat16 if native else torch.float32
+
+
+def effective(device: torch.device, dtype: torch.dtype) -> torch.dtype:
+    """The precision that passes in ``dtype`` really run in: float32 where the device would have to emulate bfloat16."""
+    return fast_dtype(device) if dtype == torch.bfloat16 else dtype
+
+
+def autocast(device: torch.device, dtype: torch.dtype) -> torch.autocast:
+    """Passes in ``dtype`` within it; in float32 where that is bfloat16 and the device would have to emulate it."""
+    return torch.autocast(device.type, dtype=dtype, enabled=effective(device, dtype) != torch.float32)
+
+
+@contextmanager
+def exact(x: Tensor) -> Iterator[None]:
+    """No gradients, and full precision on ``x``'s device even where the caller runs under autocast."""
+    with torch.no_grad(), torch.autocast(x.device.type, enabled=False):
+        yield
+
+
+_TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # options of mallopt(3)
+
+
+def keep_freed_blocks() -> bool:
+    """Let the process keep the memory that it frees; returns whether the C library can (glibc on Linux).
+
+    By default glibc hands blocks of more than 32 MiB back to the system as soon as they are freed. A network's
+    activations are such blocks, and every attack step would fetch and clear them again: up to half of its time.
+    The process then stays as large as it ever was.
+    """
+    if not sys.platform.startswith("linux"):
+        return False
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    return mallopt is not None and mallopt(_MMAP_MAX, 0) == 1 and mallopt(_TRIM_THRESHOLD, -1) == 1
+
 
 BLOCK = {1: 4, 2: 2, 3: 2, 4: 2}
 """Side of the pixel block for each number of image channels; with more channels the usual kernel is as fast."""
