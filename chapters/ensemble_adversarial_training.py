@@ -168,9 +168,9 @@ third_seed = {s: other_seed[other_seed[s]] for s in roles}  # of its static sour
 side_by_side = run.profile != "quick"  # there training is over before a worker starts
 nets = networks.Family(train, seeds, device=run.device, side_by_side=side_by_side)
 nets.train(dict.fromkeys(sources, roles), standard_recipe)
-alone = {f"{name}_adv": large if name in "AB" else seeds for name in targets}
-nets.train(alone, adversarial_recipe)
-targets = [name for name in targets if f"{name}_adv" in nets]
+nets.train({f"{a}_adv": large if a in "AB" else seeds for a in targets}, adversarial_recipe)
+sources = [a for a in sources if all(nets.there(a, other_seed[s]) for s in seeds)]
+targets = [name for name in targets if name in sources and f"{name}_adv" in nets]
 if not targets:
     raise ParameterError(
         f"profile={run.profile!r}: trains nothing, and no network of these parameters is published"

@@ -237,8 +237,7 @@ class Family:
     """Networks by (name, training seed) on one data set: none is trained before one of them is needed.
 
     What one call of :meth:`train` adds trains together: on the CPU and ``side_by_side`` in as many processes as there are
-    cores. In a run that trains nothing (profile ``check``) only networks that are there already are added, and a name only
-    with all of its measured seeds.
+    cores. In a run that trains nothing (profile ``check``) a name is in only if all of its measured seeds are there.
 
     Args:
         dataset: what they are trained on.
@@ -266,20 +265,21 @@ class Family:
             for name, some in seeds.items()
             for seed in some
         }
-        if artifacts.shelf.frozen:
-            made = {key: network for key, network in made.items() if network.is_there()}
-            for name, some in seeds.items():
-                if any((name, seed) not in made for seed in set(some) & set(self.seeds)):
-                    made = {key: network for key, network in made.items() if key[0] != name}
-        elif self.side_by_side:
-            join(made.values())
         self._networks |= made
-
-    def __contains__(self, name: str) -> bool:
-        return any(name == known for known, _ in self._networks)
+        if self.side_by_side and not artifacts.shelf.frozen:
+            join(made.values())
 
     def __getitem__(self, key: tuple[str, int]) -> Network:
         return self._networks[key]
+
+    def there(self, name: str, seed: int) -> bool:
+        """Whether the network of a name and a seed can be had in this run."""
+        network = self._networks.get((name, seed))
+        return network is not None and (not artifacts.shelf.frozen or network.is_there())
+
+    def __contains__(self, name: str) -> bool:
+        seeds = self.seeds_of(name)
+        return bool(seeds) and all(self.there(name, seed) for seed in seeds)
 
     def seeds_of(self, name: str) -> list[int]:
         """The measured seeds of a name."""

@@ -137,7 +137,8 @@ def test_batches_do_not_change_verdicts(digits, digits_net, attack, batch_size):
 
 
 @pytest.mark.parametrize(
-    "made", [adversarial, losses_under, lambda *given, seed: later(adversarial, *given, seed=seed)()]
+    "made",
+    [adversarial, losses_under, lambda *given, seed: later(evaluation.adversarial, *given, seed=seed)()],
 )
 def test_random_attacks_repeat_themselves_and_differ_with_the_seed(digits, digits_net, made):
     first, again, other = (
@@ -321,21 +322,21 @@ def test_attacks_and_losses_of_the_users_are_computed_at_every_call(dark, tiny_n
     pgd = PGD(threat=Linf(eps=0.1), steps=1, step_size=0.1, loss=half_of_it)
     for attack in (Shift(by=0.1), pgd):
         assert torch.equal(*(evaluate(tiny_net(), attack, dark).attacked for _ in range(2)))
-        assert torch.equal(*(later(adversarial, tiny_net(), attack, dark)() for _ in range(2)))
+        assert torch.equal(*(later(evaluation.adversarial, tiny_net(), attack, dark)() for _ in range(2)))
     assert calls == ["Shift"] * 4 + ["PGD"] * 4
     assert not list(cache.glob("*.safetensors"))
 
 
 def test_crafted_examples_are_those_of_adversarial_and_kept(digits_net, digits, cache, calls):
     few, attack = digits.first(40), FGSM(eps=0.1)
-    first = later(adversarial, digits_net, attack, few)
+    first = later(evaluation.adversarial, digits_net, attack, few)
     assert calls == [], "nothing is made before it is called for"
     assert torch.equal(first(), adversarial(digits_net, attack, few))
     assert len(list(cache.glob("adversarial-*.safetensors"))) == 1
     calls.clear()
-    assert torch.equal(later(adversarial, digits_net, attack, few)(), first())
+    assert torch.equal(later(evaluation.adversarial, digits_net, attack, few)(), first())
     assert calls == [], "it was made again"
-    assert not torch.equal(later(adversarial, digits_net, FGSM(eps=0.2), few)(), first())
+    assert not torch.equal(later(evaluation.adversarial, digits_net, FGSM(eps=0.2), few)(), first())
 
 
 def test_verdicts_on_crafted_images_need_the_images_only_once(digits_net, digits, calls):
@@ -343,12 +344,13 @@ def test_verdicts_on_crafted_images_need_the_images_only_once(digits_net, digits
     expected = correct(digits_net, adversarial(digits_net, attack, few), few.labels)
     calls.clear()
     for _ in range(2):
-        images = later(adversarial, digits_net, attack, few)
+        images = later(evaluation.adversarial, digits_net, attack, few)
         assert torch.equal(kept(correct, digits_net, images, few.labels), expected)
     assert calls == ["FGSM"]
     storage.folder().joinpath(f"{images.key}.safetensors").unlink()
     assert torch.equal(
-        kept(correct, digits_net, later(adversarial, digits_net, attack, few), few.labels), expected
+        kept(correct, digits_net, later(evaluation.adversarial, digits_net, attack, few), few.labels),
+        expected,
     )
     assert calls == ["FGSM"], "images were made again for verdicts that are there"
 
