@@ -19,11 +19,12 @@ GROUPS = {
             "training",
         ),
         *("networks", "catalogue", "evaluation", "masking", "subspaces", "flips", "manifolds", "blind_spots"),
+        *("spheres", "invariance", "alignment", "l0", "synthesis", "sparse", "generative", "surrogate"),
         *("data", "fonts"),
     ),
     "measure": ("outcomes", "statistics", "sanity", "pieces", "checks"),
     "judge": ("claims", "criteria", "results", "study"),
-    "show": ("figures", "tables", "scoreboard"),
+    "show": ("figures", "tables", "scoreboard", "labelling"),
     "run": ("parameters", "runs", "provenance", "artifacts", "storage", "speed"),
 }
 """The public modules by what they are for, as the API pages list them; pipeline and command line stand beside them."""

@@ -25,10 +25,7 @@ def interval_bounds(model: nn.Module, low: Tensor, high: Tensor) -> Bounds:
     """
     _check_box(low, high)
     for layer in _layers(model):
-        if isinstance(layer, (nn.Conv2d, nn.Linear)):
-            low, high = _affine(layer, low, high)
-        else:
-            low, high = layer(low), layer(high)
+        low, high = _interval(layer, low, high)
     return low, high
 
 
@@ -78,6 +75,37 @@ def dual_margins(model: nn.Module, low: Tensor, high: Tensor, y: Tensor) -> Tens
     return _backward(body, relaxed, low, high, rows, bias)[0]
 
 
+def crown_ibp_margins(model: nn.Module, low: Tensor, high: Tensor, y: Tensor) -> Tensor:
+    """Lower bounds of z_y - z_j over the box by CROWN-IBP (Zhang et al. 2020), [N, K]; zero at j = y.
+
+    The inputs of each ReLU lie in their intervals [l, u]; where l < 0 < u it is at most u (z - l) / (u - l) and at least
+    z or, if u <= -l, 0. The bound is the minimum of the linear function of the image that the margin becomes with the
+    one line or the other, by the sign of its weight.
+
+    Raises:
+        ValueError: see :func:`interval_bounds`; also where the model does not end in a Linear layer.
+    """
+    _check_box(low, high)
+    *body, last = _layers(model)
+    boxes = [(low, high)]
+    for layer in body:
+        boxes.append(_interval(layer, *boxes[-1]))
+    rows, least = _margin_rows(last, y)
+    for layer, (lower, upper) in zip(reversed(body), reversed(boxes[:-1]), strict=True):
+        if isinstance(layer, nn.ReLU):
+            lower, upper = lower.contiguous(), upper.contiguous()  # the layout of the rows
+            below, above = (-lower).relu(), upper.relu()
+            slope = above / (above + below).clamp_min(1e-12)  # 1 where always on, 0 where always off
+            floor = (upper > -lower).to(rows.dtype)
+            negative = (-rows).relu()  # where() would take three times as long
+            least = least - _times(negative, slope * below)
+            rows = torch.addcmul(rows * floor[:, None], negative, (floor - slope)[:, None])
+        else:
+            rows, shift = _back(layer, rows, lower.shape[1:])
+            least = least + shift
+    return least + _least(rows, low, high)
+
+
 def _check_box(low: Tensor, high: Tensor) -> None:
     if low.shape != high.shape or (low > high).any():
         raise ValueError(
@@ -100,6 +128,13 @@ def _layers(model: nn.Module) -> list[nn.Module]:
     return [model]
 
 
+def _interval(layer: nn.Module, low: Tensor, high: Tensor) -> Bounds:
+    """The exact range of each output of a layer over a box."""
+    if isinstance(layer, (nn.Conv2d, nn.Linear)):
+        return _affine(layer, low, high)
+    return layer(low), layer(high)
+
+
 def _affine(layer: nn.Conv2d | nn.Linear, low: Tensor, high: Tensor) -> Bounds:
     """The exact range of an affine layer over a box."""
     centre, radius = layer((low + high) / 2), (high - low) / 2
@@ -120,8 +155,12 @@ def _affine(layer: nn.Conv2d | nn.Linear, low: Tensor, high: Tensor) -> Bounds:
 def _last_margins(last: nn.Module, low: Tensor, high: Tensor, y: Tensor) -> Tensor:
     """The exact minima of z_y - z_j over a box of the last layer's inputs."""
     rows, bias = _margin_rows(last, y)
-    centre, radius = (low + high) / 2, (high - low) / 2
-    return (rows @ centre[..., None] - rows.abs() @ radius[..., None]).squeeze(-1) + bias
+    return _least(rows, low, high) + bias
+
+
+def _least(rows: Tensor, low: Tensor, high: Tensor) -> Tensor:
+    """The exact minima of rows * x over a box, [N, M]."""
+    return _times(rows, (low + high) / 2) - _times(rows.abs(), (high - low) / 2)
 
 
 def _margin_rows(last: nn.Module, y: Tensor) -> tuple[Tensor, Tensor | float]:
@@ -189,16 +228,23 @@ def _backward(
             negative = _times(rows.clamp_max(0), offset)
             below, above = below + negative, above + _times(rows, offset) - negative
             rows = rows * slope[:, None]
-        elif isinstance(layer, nn.Flatten):
-            rows = rows.view(*rows.shape[:2], *shape)
-        elif isinstance(layer, (nn.Conv2d, nn.Linear)):
-            assert layer.bias is not None
-            places = rows[0, 0].numel() // len(layer.bias)
-            shift = rows.flatten(2) @ layer.bias.repeat_interleave(places)
+        else:
+            rows, shift = _back(layer, rows, shape)
             below, above = below + shift, above + shift
-            rows = rows @ layer.weight if isinstance(layer, nn.Linear) else _transposed(layer, rows, shape)
     middle, spread = _times(rows, (low + high) / 2), _times(rows.abs(), (high - low) / 2)
     return below + middle - spread, above + middle + spread
+
+
+def _back(layer: nn.Module, rows: Tensor, shape: torch.Size) -> tuple[Tensor, Tensor | float]:
+    """Rows [N, M, ...] on a layer's outputs as rows on its inputs, of ``shape``, and the constants [N, M] of its bias."""
+    if isinstance(layer, nn.Flatten):
+        return rows.view(*rows.shape[:2], *shape), 0.0
+    assert isinstance(layer, (nn.Conv2d, nn.Linear))
+    shift: Tensor | float = 0.0
+    if layer.bias is not None:
+        places = rows[0, 0].numel() // len(layer.bias)
+        shift = rows.flatten(2) @ layer.bias.repeat_interleave(places)
+    return rows @ layer.weight if isinstance(layer, nn.Linear) else _transposed(layer, rows, shape), shift
 
 
 def _times(rows: Tensor, vector: Tensor) -> Tensor:
@@ -207,10 +253,13 @@ def _times(rows: Tensor, vector: Tensor) -> Tensor:
 
 
 def _transposed(layer: nn.Conv2d, rows: Tensor, shape: torch.Size) -> Tensor:
-    """A convolution's transpose, for rows [N, M, K, H', W']: [N, M, *shape]."""
+    """A convolution's transpose, for rows [N, M, K, H', W']: [N, M, *shape].
+
+    The rows keep the layout in which they are flattened without a copy, whatever the layout of the weights.
+    """
     flat = nn.grad.conv2d_input(  # type: ignore[attr-defined]
         (rows.shape[0] * rows.shape[1], *shape),
-        layer.weight,
+        layer.weight.clone(memory_format=torch.contiguous_format),
         rows.flatten(0, 1),
         layer.stride,
         layer.padding,

@@ -38,7 +38,7 @@ class Verdicts:
 
     def error_rate(self) -> Rate:
         """Errors under attack over all inputs."""
-        return _rate(~self.attacked)
+        return rate(~self.attacked)
 
     def success_rate(self) -> Rate:
         """Errors under attack over the inputs that were classified correctly before it.
@@ -48,18 +48,19 @@ class Verdicts:
         """
         if not self.clean.any():
             raise ValueError(f"none of {len(self.clean)} inputs is classified correctly: no success rate")
-        return _rate(~self.attacked[self.clean])
+        return rate(~self.attacked[self.clean])
 
     def robust_accuracy(self) -> Rate:
         """Inputs classified correctly before and after the attack, over all inputs."""
-        return _rate(self.clean & self.attacked)
+        return rate(self.clean & self.attacked)
 
     def __and__(self, other: Self) -> Self:
         """The worst case of two attacks for each example: fooled by either."""
         return type(self)(self.clean & other.clean, self.attacked & other.attacked)
 
 
-def _rate(hits: Tensor) -> Rate:
+def rate(hits: Tensor) -> Rate:
+    """How many of some hits, bool [N], are true."""
     return Rate(int(hits.sum()), len(hits))
 
 

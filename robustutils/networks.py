@@ -202,6 +202,7 @@ def _trained(
             epochs=recipe.epochs,
             batch_size=recipe.batch_size,
             learning_rate=recipe.learning_rate,
+            betas=recipe.betas,
             schedule=recipe.schedule,
             max_gradient_norm=recipe.max_gradient_norm,
             dtype=recipe.dtype,

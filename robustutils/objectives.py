@@ -15,9 +15,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from robustutils.attacks import PGD, cross_entropy
-from robustutils.bounds import Margins
+from robustutils.bounds import Margins, crown_ibp_margins, interval_margins
 from robustutils.speed import FastInputGradients, autocast
-from robustutils.threats import Linf
+from robustutils.threats import L2, Linf
 
 
 class Objective(Protocol):
@@ -69,6 +69,7 @@ class RampedAdversarial:
     step_size: float
     ramp: float
     dtype: torch.dtype = torch.float32
+    norm: type[Linf] | type[L2] = Linf
 
     def __post_init__(self) -> None:
         if not 0 < self.ramp <= 1:
@@ -77,7 +78,7 @@ class RampedAdversarial:
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor, progress: float) -> Tensor:
         scale = min(1.0, (1 + 5 * progress / self.ramp) / 6)
         attack = PGD(
-            threat=Linf(eps=scale * self.eps),
+            threat=self.norm(eps=scale * self.eps),
             steps=self.steps,
             step_size=scale * self.step_size,
             keep_best=False,
@@ -221,6 +222,32 @@ class Certified:
 
 
 @dataclass(frozen=True, kw_only=True)
+class CrownIbp:
+    """CROWN-IBP training (Zhang et al. 2020): L(-m, y) with m = beta m_CROWN-IBP + (1 - beta) m_IBP <= z_y - z_j.
+
+    The margins hold for all x' in [0, 1] with ||x' - x||_inf <= r. Over the share ``ramp`` of the training, r rises from 0
+    to ``eps`` and beta falls from 1 to 0 in straight lines; after it, a step takes a tenth of the time.
+    """
+
+    eps: float
+    ramp: float
+
+    def __post_init__(self) -> None:
+        if not (0 < self.eps <= 1 and 0 < self.ramp <= 1):
+            raise ValueError(
+                f"eps={self.eps}, ramp={self.ramp}: the radius and the share of the training must lie in (0, 1]"
+            )
+
+    def __call__(self, model: nn.Module, x: Tensor, y: Tensor, progress: float) -> Tensor:
+        risen = min(1.0, progress / self.ramp)
+        box = (x - risen * self.eps).clamp(0, 1), (x + risen * self.eps).clamp(0, 1)
+        margins = interval_margins(model, *box, y)
+        if risen < 1:
+            margins = torch.lerp(crown_ibp_margins(model, *box, y), margins, risen)
+        return F.cross_entropy(-margins, y)
+
+
+@dataclass(frozen=True, kw_only=True)
 class ScaledAndShifted:
     """Another objective on randomly scaled and shifted images: x' = a x + b + (1 - a) / 2 (BS, section 3.3).
 
@@ -238,6 +265,40 @@ class ScaledAndShifted:
         scale = 1 - (1 - self.least) * torch.rand(len(x), 1, 1, 1).to(x.device)
         offset = (1 - scale) * torch.rand(len(x), 1, 1, 1).to(x.device)
         return self.objective(model, (scale * x + offset).clamp(0, 1), y, progress)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AffineAugmented:
+    """Another objective on randomly turned, sheared, scaled and shifted images, each parameter uniform and of each image.
+
+    ``degrees``, ``shear`` and ``scale`` bound rotation, shear and relative change of size, ``shift`` is in pixels.
+    """
+
+    objective: Objective
+    degrees: float = 20.0
+    shear: float = 0.2
+    scale: float = 0.2
+    shift: float = 3.0
+
+    def __post_init__(self) -> None:
+        if not (min(self.degrees, self.shear, self.shift) >= 0 and 0 <= self.scale < 1):
+            raise ValueError(
+                f"degrees={self.degrees}, shear={self.shear}, scale={self.scale}, shift={self.shift}: "
+                "none may be negative, and scale must be below 1"
+            )
+
+    def __call__(self, model: nn.Module, x: Tensor, y: Tensor, progress: float) -> Tensor:
+        turned, sheared, scaled, right, down = (2 * torch.rand(5, len(x)) - 1).to(x)
+        angle = turned * math.radians(self.degrees)
+        cos, sin = angle.cos() / (1 + self.scale * scaled), angle.sin() / (1 + self.scale * scaled)
+        slope = self.shear * sheared
+        offset = torch.stack([right, down]) * (2 * self.shift / x.shape[-1])
+        rows = [
+            torch.stack([cos, slope * cos - sin, offset[0]]),
+            torch.stack([sin, slope * sin + cos, offset[1]]),
+        ]
+        grid = F.affine_grid(torch.stack(rows).permute(2, 0, 1), list(x.shape), align_corners=False)
+        return self.objective(model, F.grid_sample(x, grid, align_corners=False).clamp(0, 1), y, progress)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -50,6 +50,7 @@ def fit(
     epochs: int,
     batch_size: int,
     learning_rate: float = 1e-3,
+    betas: tuple[float, float] = (0.9, 0.999),
     schedule: Callable[[float], float] = constant,
     max_gradient_norm: float = math.inf,
     dtype: torch.dtype = torch.float32,
@@ -70,6 +71,7 @@ def fit(
         objective: see :mod:`robustutils.objectives`.
         epochs, batch_size: positive integers; the batch is at most the data set.
         learning_rate: Adam's step size at ``schedule`` = 1.
+        betas: decay of Adam's two moments.
         schedule: factor of the learning rate as a function of progress in [0, 1).
         max_gradient_norm: l2 norm to which the gradient is clipped.
         dtype: of forward and backward passes, see :func:`robustutils.speed.autocast`; weights and updates stay
@@ -92,7 +94,7 @@ def fit(
     if speed.effective(device, dtype) != dtype:
         log.info("training in float32: bfloat16 is slower on this %s", device.type)
     images, labels = dataset.images.to(device), dataset.labels.to(device)
-    optimiser = torch.optim.Adam(model.parameters(), lr=learning_rate, fused=True)
+    optimiser = torch.optim.Adam(model.parameters(), lr=learning_rate, betas=betas, fused=True)
     batches = math.ceil(len(dataset) / batch_size)
     step = 0
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):

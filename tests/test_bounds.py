@@ -6,9 +6,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from robustutils import bounds, models
-from robustutils.bounds import dual_margins, interval_bounds, interval_margins, verified
+from robustutils.bounds import crown_ibp_margins, dual_margins, interval_bounds, interval_margins, verified
 
-BOTH = pytest.mark.parametrize("margins", [interval_margins, dual_margins])
+ALL = pytest.mark.parametrize("margins", [interval_margins, dual_margins, crown_ibp_margins])
 
 
 def net() -> nn.Sequential:
@@ -122,7 +122,7 @@ def test_margins_are_at_least_as_tight_as_the_difference_of_the_bounds():
 # ---- margins ----
 
 
-@BOTH
+@ALL
 @pytest.mark.parametrize("radius", [0.02, 0.1, 0.3])
 def test_no_point_of_the_box_has_a_smaller_margin(margins, radius, trained, digits):
     x, y = digits.images[:6], (digits.labels[:6] + torch.tensor([0, 0, 0, 1, 2, 3])) % 10
@@ -153,7 +153,7 @@ def test_the_dual_bound_leaves_little_to_an_attack_at_a_small_radius(trained, di
     assert gap.max() < 0.1 * true_margins(trained, x, y).abs().max()
 
 
-@BOTH
+@ALL
 def test_a_margin_to_the_class_itself_is_zero(margins):
     x, y = torch.rand(3, 2, 9, 9), torch.tensor([2, 0, 1])
     found = margins(deep(nn.Conv2d(2, 4, 3), nn.Conv2d(4, 4, 3)), *box(x, 0.1), y)
@@ -162,7 +162,7 @@ def test_a_margin_to_the_class_itself_is_zero(margins):
     assert (found.scatter(1, y[:, None], 1.0) != 0).all()
 
 
-@BOTH
+@ALL
 def test_a_box_of_one_point_has_the_margins_of_the_network(margins):
     y = torch.tensor([2, 0, 1])
     for model, side in ((deep(nn.Conv2d(2, 4, 3), nn.Conv2d(4, 4, 3)), 9), (net(), 6)):
@@ -170,7 +170,7 @@ def test_a_box_of_one_point_has_the_margins_of_the_network(margins):
         torch.testing.assert_close(margins(model, x, x, y), true_margins(model, x, y), rtol=1e-4, atol=1e-5)
 
 
-@BOTH
+@ALL
 def test_margins_of_a_linear_model_are_attained(margins):
     torch.manual_seed(0)
     model, x, y = nn.Sequential(nn.Flatten(), nn.Linear(12, 4)), torch.rand(5, 3, 2, 2), torch.arange(5) % 4
@@ -179,8 +179,9 @@ def test_margins_of_a_linear_model_are_attained(margins):
     torch.testing.assert_close(margins(model, x - 0.1, x + 0.1, y), exact)
 
 
+@pytest.mark.parametrize("margins", [dual_margins, crown_ibp_margins])
 @pytest.mark.parametrize("signs", [(1, 1, 1), (1, -1, 1), (1, 1, -1)])
-def test_the_dual_bound_is_exact_where_every_relu_is_stable(signs):
+def test_linear_bounds_are_exact_where_every_relu_is_stable(signs, margins):
     """Biases of both signs switch half of the units of a layer on and half of them off: the network is affine."""
     torch.manual_seed(0)
     model, x, y = (
@@ -196,7 +197,7 @@ def test_the_dual_bound_is_exact_where_every_relu_is_stable(signs):
         lower, upper = interval_bounds(model[: end - 1], low, high)
         assert ((lower > 0) | (upper < 0)).all(), "this test needs stable units"
     centre = ((low + high) / 2).requires_grad_(True)
-    middle, found = true_margins(model, centre, y), dual_margins(model, low, high, y)
+    middle, found = true_margins(model, centre, y), margins(model, low, high, y)
     for rival in range(3):
         (gradient,) = torch.autograd.grad(middle[:, rival].sum(), centre, retain_graph=True)
         exact = middle[:, rival] - (gradient.abs() * (high - low) / 2).sum((1, 2, 3))
@@ -214,6 +215,56 @@ def test_the_dual_bound_of_one_relu_is_that_of_the_parallel_lines():
     torch.testing.assert_close(dual_margins(model, low, high, y)[0, 1], torch.tensor(-5 / 3))
     torch.testing.assert_close(interval_margins(model, low, high, y)[0, 1], torch.tensor(-1.0))
     assert least_found(model, low, high, y)[0, 1] == -1
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "weight", "least"),
+    [
+        (-1.0, 2.0, 1.0, -1.0),  # z, since u > -l: at -1
+        (-2.0, 1.0, 1.0, 0.0),  # 0, since u <= -l
+        (-1.0, 1.0, 1.0, 0.0),
+        (-1.0, 2.0, -1.0, -2.0),  # -2 (z + 1) / 3: at 2
+        (-2.0, 1.0, -3.0, -3.0),
+        (0.5, 1.0, 1.0, 0.5),  # always on
+        (0.5, 1.0, -1.0, -1.0),
+        (-1.0, -0.5, 1.0, 0.0),  # always off
+        (-1.0, 0.0, -1.0, 0.0),
+        (0.0, 0.0, 1.0, 0.0),
+    ],
+)
+def test_crown_ibp_of_one_relu_is_that_of_its_lines(low, high, weight, least):
+    """z_0 - z_1 = w relu(x) + 2 on [l, u]."""
+    model = nn.Sequential(nn.ReLU(), nn.Linear(1, 2))
+    model[1].weight.data, model[1].bias.data = torch.tensor([[weight], [0.0]]), torch.tensor([2.0, 0.0])
+    found = crown_ibp_margins(model, torch.tensor([[low]]), torch.tensor([[high]]), torch.tensor([0]))
+    torch.testing.assert_close(found, torch.tensor([[0.0, 2 + least]]))
+
+
+def test_crown_ibp_knows_that_two_relus_see_the_same_pixel_and_the_intervals_do_not():
+    """z_0 - z_1 = relu(x) - relu(x + 1) / 2 on [-1, 3]: at least x - (x + 1) / 2, where intervals give 0 - 4 / 2."""
+    model = nn.Sequential(nn.Linear(1, 2), nn.ReLU(), nn.Linear(2, 2))
+    model[0].weight.data, model[0].bias.data = torch.ones(2, 1), torch.tensor([0.0, 1.0])
+    model[2].weight.data, model[2].bias.data = torch.tensor([[1.0, -0.5], [0.0, 0.0]]), torch.zeros(2)
+    low, high, y = torch.tensor([[-1.0]]), torch.tensor([[3.0]]), torch.tensor([0])
+    torch.testing.assert_close(crown_ibp_margins(model, low, high, y)[0, 1], torch.tensor(-1.0))
+    torch.testing.assert_close(interval_margins(model, low, high, y)[0, 1], torch.tensor(-2.0))
+
+
+def test_crown_ibp_is_the_tighter_one_on_a_trained_network_though_not_always(trained, digits):
+    x, y = digits.images[:20], digits.labels[:20]
+    rivals = torch.arange(10) != y[:, None]
+    for radius in (0.01, 0.05, 0.1, 0.2):
+        with torch.no_grad():
+            crown, intervals, dual = (
+                margins(trained, *box(x, radius), y)[rivals]
+                for margins in (crown_ibp_margins, interval_margins, dual_margins)
+            )
+        assert (crown > intervals).all(), radius
+    assert (crown < dual).all(), "its inner bounds are intervals at the largest radius, not the dual ones"
+    relu = nn.Sequential(nn.ReLU(), nn.Linear(1, 2, bias=False))
+    relu[1].weight.data = torch.tensor([[1.0], [0.0]])
+    ends = torch.tensor([[-1.0]]), torch.tensor([[2.0]]), torch.tensor([0])
+    assert (interval_margins(relu, *ends)[0, 1], crown_ibp_margins(relu, *ends)[0, 1]) == (0, -1)
 
 
 # ---- two ways to bound the second convolution ----
@@ -279,11 +330,11 @@ def test_margins_and_gradients_do_not_depend_on_the_way(monkeypatch):
 # ---- gradients ----
 
 
-@BOTH
+@ALL
 def test_margins_have_the_gradients_of_their_differences(margins):
     torch.manual_seed(0)
-    model = deep(nn.Conv2d(2, 3, 3, stride=2), nn.Conv2d(3, 4, 2))
-    x, y = torch.rand(2, 2, 9, 9), torch.tensor([2, 0])
+    model = deep(nn.Conv2d(2, 3, 3, stride=2), nn.Conv2d(3, 4, 2)).double()
+    x, y = torch.rand(2, 2, 9, 9).double(), torch.tensor([2, 0])
 
     def total() -> Tensor:
         return margins(model, *box(x, 0.1), y).sum()
@@ -292,19 +343,19 @@ def test_margins_have_the_gradients_of_their_differences(margins):
     for label, weight in model.named_parameters():
         length = weight.grad.norm()
         assert length > 0, label
-        step = 1e-3 * weight.grad / length
+        step = 1e-5 * weight.grad / length  # so small that no unit takes another lower line
         ends = []
         for sign in (1, -2):
             weight.data += sign * step
             ends.append(total().item())
         weight.data += step
-        assert (ends[0] - ends[1]) / 2e-3 == pytest.approx(length.item(), rel=0.02), label
+        assert (ends[0] - ends[1]) / 2e-5 == pytest.approx(length.item(), rel=0.02), label
 
 
 # ---- complaints ----
 
 
-@pytest.mark.parametrize("bound", [interval_bounds, interval_margins, dual_margins])
+@pytest.mark.parametrize("bound", [interval_bounds, interval_margins, dual_margins, crown_ibp_margins])
 def test_what_has_no_bound_is_told_clearly(bound):
     x = torch.rand(1, 3)
     y = [] if bound is interval_bounds else [torch.zeros(1, dtype=torch.int64)]
@@ -316,7 +367,7 @@ def test_what_has_no_bound_is_told_clearly(bound):
         bound(nn.Linear(3, 2), x, x.expand(2, -1), *y)
 
 
-@BOTH
+@ALL
 def test_margins_of_what_does_not_end_in_a_linear_layer_are_refused(margins):
     x = torch.rand(1, 3)
     with pytest.raises(ValueError, match=r"Linear layer at the end, got ReLU\(\)"):

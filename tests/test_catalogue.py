@@ -64,7 +64,7 @@ def test_every_entry_is_a_network_of_its_own():
         assert network.dataset.name == entry.dataset
         assert network.dataset.split == "train", "networks are not trained on test images"
         trained_on = str(artifacts.describe(network.recipe.objective))
-        robust = any(word in trained_on for word in ("Adversarial", "Certified", "Wasserstein"))
+        robust = any(word in trained_on for word in ("Adversarial", "Certified", "CrownIbp", "Wasserstein"))
         assert robust == (entry.radius != "none"), f"{name}: {entry.radius}"
 
 

@@ -118,6 +118,7 @@ def test_train_passes_every_setting_on(few, fits):
     one = TINY.replace(
         objective=EnsembleAdversarial(eps=0.1),
         learning_rate=0.5,
+        betas=(0.5, 0.9),
         schedule=training.warm_up_and_decay,
         max_gradient_norm=2.0,
         dtype=torch.bfloat16,
@@ -131,6 +132,7 @@ def test_train_passes_every_setting_on(few, fits):
         "epochs": 2,
         "batch_size": 64,
         "learning_rate": 0.5,
+        "betas": (0.5, 0.9),
         "schedule": training.warm_up_and_decay,
         "max_gradient_norm": 2.0,
         "dtype": torch.bfloat16,

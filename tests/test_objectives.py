@@ -9,14 +9,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from robustutils import models
+from robustutils import models, objectives
 from robustutils.attacks import FGSM, PGD, RFGSM
-from robustutils.bounds import dual_margins, interval_margins
+from robustutils.bounds import crown_ibp_margins, dual_margins, interval_margins
 from robustutils.objectives import (
     Adversarial,
+    AffineAugmented,
     Augmented,
     Certified,
     Clean,
+    CrownIbp,
     EnsembleAdversarial,
     RampedAdversarial,
     ScaledAndShifted,
@@ -441,6 +443,44 @@ def test_certified_refuses_radii_that_do_not_rise_within_the_pixel_range(start, 
         Certified(margins=interval_margins, eps=eps, start=start)
 
 
+# ---- CROWN-IBP ----
+
+
+@pytest.mark.parametrize(
+    ("progress", "radius", "beta"), [(0.0, 0.0, 1.0), (0.2, 0.1, 0.75), (0.6, 0.3, 0.25), (0.9, 0.4, 0.0)]
+)
+def test_the_radius_rises_while_the_tighter_bound_is_blended_out(progress, radius, beta, certifiable):
+    found = CrownIbp(eps=0.4, ramp=0.8)(certifiable, X, Y, progress)
+    box = (X - radius).clamp(0, 1), (X + radius).clamp(0, 1)
+    tight, loose = (margins(certifiable, *box, Y) for margins in (crown_ibp_margins, interval_margins))
+    torch.testing.assert_close(found, F.cross_entropy(-(beta * tight + (1 - beta) * loose), Y))
+    assert radius == 0 or not torch.allclose(tight, loose, rtol=0.05), "this test needs two different bounds"
+
+
+def test_the_loss_of_crown_ibp_is_the_clean_one_at_the_start_and_above_any_attack_s_later(certifiable):
+    objective = CrownIbp(eps=0.2, ramp=1.0)
+    torch.testing.assert_close(objective(certifiable, X, Y, 0.0), loss_at(certifiable, X))
+    for progress in (0.25, 0.5, 1.0):
+        attack = PGD(threat=Linf(eps=0.2 * progress), steps=20, step_size=0.02)
+        assert objective(certifiable, X, Y, progress) >= loss_at(certifiable, attack(certifiable, X, Y))
+
+
+def test_crown_ibp_costs_only_intervals_once_the_tighter_bound_is_blended_out(monkeypatch, certifiable):
+    def refuse(*args: object) -> Tensor:
+        raise AssertionError("computed in vain")
+
+    monkeypatch.setattr(objectives, "crown_ibp_margins", refuse)
+    assert CrownIbp(eps=0.2, ramp=0.4)(certifiable, X, Y, 0.4).isfinite()
+
+
+@pytest.mark.parametrize(
+    ("eps", "ramp"), [(0.0, 0.6), (-0.1, 0.6), (1.5, 0.6), (math.nan, 0.6), (0.4, 0.0), (0.4, 1.2)]
+)
+def test_crown_ibp_refuses_a_radius_or_a_share_out_of_range(eps, ramp):
+    with pytest.raises(ValueError, match=rf"eps={eps}, ramp={ramp}: .*\(0, 1\]"):
+        CrownIbp(eps=eps, ramp=ramp)
+
+
 # ---- moved, mirrored, scaled and shifted images ----
 
 
@@ -501,3 +541,46 @@ def test_scaled_and_shifted_images_keep_to_the_pixel_range_and_to_the_smallest_s
 def test_a_smallest_scale_out_of_range_is_refused(least):
     with pytest.raises(ValueError, match=rf"least={least}: .*\(0, 1\]"):
         ScaledAndShifted(objective=Clean(), least=least)
+
+
+def test_affine_augmentation_without_any_change_is_the_identity():
+    image = torch.rand(1, 1, 9, 9)
+    seen, progress = images_seen(AffineAugmented, image, degrees=0, shear=0, scale=0, shift=0)
+    torch.testing.assert_close(seen, image, atol=1e-5, rtol=0)
+    assert progress == 0.3
+
+
+@pytest.mark.parametrize("change", [{"degrees": 20}, {"scale": 0.3}, {"shift": 2}], ids=str)
+def test_affine_augmentation_moves_as_far_as_it_says(change):
+    still = {"degrees": 0, "shear": 0, "scale": 0, "shift": 0}
+    dot = torch.zeros(1, 1, 41, 41)
+    dot[..., 18:23, 28:33] = 1  # ten pixels to the right of the centre
+    seen = images_seen(AffineAugmented, dot.expand(200, -1, -1, -1), **still | change)[0][:, 0]
+    pixels = torch.arange(41.0) - 20
+    x, y = ((seen.sum(axis) * pixels).sum(1) / seen.sum((1, 2)) for axis in (1, 2))
+    ((kind, most),) = change.items()
+    values, low, high = {
+        "degrees": (torch.atan2(y, x).rad2deg(), -most, most),
+        "scale": (torch.hypot(x, y), 10 * (1 - most), 10 * (1 + most)),
+        "shift": (x, 10 - most, 10 + most),
+    }[kind]
+    slack = 0.05 * (high - low)
+    assert low - slack <= values.min() <= low + slack, "the lower end"
+    assert high - slack <= values.max() <= high + slack, "the upper end"
+
+
+def test_shear_moves_columns_by_their_row():
+    dot = torch.zeros(1, 1, 41, 41)
+    dot[..., 28:33, 18:23] = 1  # ten pixels below the centre
+    still = {"degrees": 0, "scale": 0, "shift": 0}
+    seen = images_seen(AffineAugmented, dot.expand(200, -1, -1, -1), shear=0.3, **still)[0][:, 0]
+    x = (seen.sum(1) * (torch.arange(41.0) - 20)).sum(1) / seen.sum((1, 2))
+    assert x.abs().max() <= 3.1
+    assert x.min() < -2.7
+    assert x.max() > 2.7
+
+
+@pytest.mark.parametrize("change", [{"degrees": -1}, {"shear": -0.1}, {"scale": 1}, {"shift": -1}], ids=str)
+def test_affine_augmentation_refuses(change):
+    with pytest.raises(ValueError, match="none may be negative, and scale must be below 1"):
+        AffineAugmented(objective=Clean(), **change)
