@@ -24,6 +24,12 @@
 # {glue:text}`INV-CERT-linf-0.4-agreement-with-people` of examples within its radius, no more than one that never changes
 # its mind. Of {glue:text}`glance-measured` claims of *Exploiting Excessive Invariance caused by Norm-Bounded Adversarial
 # Robustness* {cite}`jacobsen2019exploiting` measured here, {glue:text}`glance-agrees` agree.
+#
+# ```{glue:figure} inv-example
+# :name: inv-example
+#
+# Published l0 examples (left) and linf examples at 0.4, what people see in them and what three models answer.
+# ```
 
 # %% tags=["remove-input"]
 from robustutils.study import Study, describe, front
@@ -72,6 +78,7 @@ device = None  # cpu or cuda; None takes a GPU where there is one
 import numpy as np
 import torch
 from IPython.display import Markdown, display
+from myst_nb import glue
 from robustutils import alignment, attacks, bounds, data, evaluation, figures, generative
 from robustutils import invariance, l0, labelling, models, networks, sanity, spheres, statistics
 from robustutils import defences as recipes
@@ -137,14 +144,17 @@ study.table("INV-F2")
 budgets = np.linspace(0, 1, 41)
 
 
-def standing(kind):
+def standing(kind, moved, other):
     """Points that stand at each budget, and those of the other sphere, which always do."""
     falls = [evaluation.rate(moves[kind] > budget) for budget in budgets]
     always = [evaluation.rate(moves[kind] > -1)] * len(budgets)
-    return {"standard": falls, "adversarial": always}
+    return {f"{moved} points": falls, f"{other} points": always}
 
 
-curves = {kind: standing(kind) for kind in moves}
+curves = {
+    "perturbation": standing("perturbation", "outer", "inner"),
+    "invariance": standing("invariance", "inner", "outer"),
+}
 figures.curves(budgets, curves, xlabel="l2 budget", ylabel="accuracy (%)")
 
 # %% [markdown]
@@ -320,19 +330,23 @@ study.table("INV-X1")
 # Which digit is it? Decide first, then open an example.
 
 # %% tags=["hide-input"]
+examples, told = {}, []
 if people:
-    picked = [
-        (s, i)
-        for s in ("l0", "linf 0.4")
-        for i in people[s].changed.nonzero().squeeze(1)[::4][:6].tolist()
-    ]
-    strip = [
-        torch.stack([getattr(people[s], part)[i] for s, i in picked])
-        for part in ("images", "human")
-    ]
-    before = torch.stack([people[s].clean.labels[i] for s, i in picked])
-    said = {LABELS[m]: [int(answers(m, s)[i]) for s, i in picked] for m in nets}
-    display(labelling.strip(*strip, before, said))
+    some = {s: people[s].changed.nonzero().squeeze(1)[:24:4] for s in ("l0", "linf 0.4")}
+    parts = [(people[s], places) for s, places in some.items()]
+    images, human = (torch.cat([getattr(s, of)[p] for s, p in parts]) for of in ("images", "human"))
+    originals = torch.cat([s.clean.images[p] for s, p in parts])
+    before = torch.cat([s.clean.labels[p] for s, p in parts])
+    said = {m: torch.cat([answers(m, s)[p] for s, p in some.items()]).tolist() for m in nets}
+    display(labelling.strip(images, human, before, {LABELS[m]: said[m] for m in nets}))
+    eight = [0, 1, 2, 3, 6, 7, 8, 9]
+    examples = {"made from": originals[eight], "example": images[eight]}
+    for i in eight:
+        answered = [
+            f"{LABELS[m]}: {said[m][i]}" for m in ("cnn", "l2_pgd", "crown_ibp") if m in nets
+        ]
+        told.append("\n".join([f"people: {human[i]}", *answered]))
+glue("inv-example", figures.gallery(examples, notes={"example": told}), display=False)
 
 # %% [markdown]
 # ## A certificate that holds, for the wrong label
@@ -384,15 +398,20 @@ study.table("INV-CERT", "INV-MAN")
 
 
 # %%
+def beyond(of):
+    """How far each pixel of the changed examples of a set is on the other side of 0.5 than its original."""
+    clean, images = (
+        part[people[of].changed] for part in (people[of].clean.images, people[of].images)
+    )
+    return torch.where(clean >= 0.5, 0.5 - images, images - 0.5).flatten(1).clamp_min(0)
+
+
 def binarised(quantity):
     """Examples that a move of 0.1 takes to where they binarise like their originals."""
     if not people:
         return ABSENT
-    found = people[quantity]
-    side = found.clean.images >= 0.5
-    gap = torch.where(side, 0.5 - found.images, found.images - 0.5).amax((1, 2, 3))
-    where = found.changed.nonzero().squeeze(1)
-    return Outcomes((gap <= 0.1)[where], [run.seed], where, quantity)
+    where = people[quantity].changed.nonzero().squeeze(1)
+    return Outcomes(beyond(quantity).amax(1) <= 0.1, [run.seed], where, quantity)
 
 
 study.measure("INV-41", by=binarised)
@@ -400,28 +419,31 @@ between = ((test.images > 0.2) & (test.images < 0.8)).flatten(1).double().mean(1
 study.measure("INV-F7", by=lambda quantity: Outcomes(100 * between, [run.seed]))
 study.table("INV-41", "INV-F7")
 
+# %% tags=["hide-input"]
+lines = [
+    (of, (far > 0).double().sum(1).mean().item(), f"{far.amax(1).median():.2f}")
+    for of, far in ((of, beyond(of)) for of in people)
+]
+plain("changed examples, pixels that binarise differently, largest move back (median)", lines)
+
 # %% mystnb={"figure": {"name": "inv-pixels", "caption": "The pixels of the test images: nearly all are black or white."}, "image": {"alt": "Histogram of pixel values with a high bar at 0, a smaller one at 1 and little between."}}
 figures.histograms({run.dataset: {"pixels": test.images.flatten()[::97].numpy()}}, xlabel="pixel")
 
 # %% mystnb={"figure": {"name": "inv-binarised", "caption": "Hand-made examples, and what a binarised model sees of them and of their originals."}, "image": {"alt": "Four rows of digits: originals, examples, and both after thresholding."}}
-some = people["by hand"].changed.nonzero().squeeze(1)[:8] if people else []
-pairs = (people["by hand"].clean.images[some], people["by hand"].images[some]) if people else ()
-names = ("original", "example")
-figures.gallery(
-    {
-        f"{name}{how}": images if not how else (images >= 0.5).float()
-        for how in ("", ", binarised")
-        for name, images in zip(names, pairs, strict=False)
-    }
-)
+rows = {}
+if people:
+    shown, some = people["by hand"], people["by hand"].changed.nonzero().squeeze(1)[:8]
+    rows = {"original": shown.clean.images[some], "example": shown.images[some]}
+    rows |= {f"{name}, binarised": (images >= 0.5).float() for name, images in rows.items()}
+figures.gallery(rows)
 
 # %% [markdown]
 # ## Making l0 examples: which strokes make the difference?
 #
 # The attack needs no model. For a query it looks for the training image of *another* class that, turned, sheared, scaled and
 # shifted, differs from the query in the fewest pixels. The authors draw maps at random, for minutes an example. Here the
-# search is exhaustive and exact: every map of a grid on the paper's ranges, every training image; bounds on ink and on a few
-# dozen principal directions exclude nearly all of them unseen. The result is that of brute force, which the tests hold it to.
+# search is exhaustive and exact: every map of a grid on the paper's ranges, every training image; bounds on ink and on 128
+# principal directions exclude nearly all of them unseen. The result is that of brute force, which the tests hold it to.
 
 # %%
 SMALL = alignment.Grid(rotations=(-10, 0, 10), shears=(0,), scales=(1,), shift=2)
@@ -452,16 +474,11 @@ plain("grid, training images, queries, seconds a query, distances counted of all
 
 # %%
 scored = data.some(queries, run.n_scored)
-n = len(scored)
-tried = invariance.candidates(scored.images, nearest["images"][:n])
-gan = networks.Network(
-    recipes.recipe("acgan").replace(epochs=1)
-    if run.training == "seconds"
-    else recipes.recipe_of("acgan", "mnist", in_full=run.training == "full"),
-    train,
-    seed=run.seed,
-    device=run.device,
-)
+tried = invariance.candidates(scored.images, nearest["images"][: len(scored)])
+gan_recipe = recipes.recipe("acgan").replace(epochs=1)
+if run.training != "seconds":
+    gan_recipe = recipes.recipe_of("acgan", "mnist", in_full=run.training == "full")
+gan = networks.Network(gan_recipe, train, seed=run.seed, device=run.device)
 settings = {"restarts": run.gan_restarts, "steps": run.gan_steps}
 
 
@@ -471,14 +488,8 @@ def scores(candidates, aligned):
     return kept(generative.score, gan, back, aligned["label"][candidates.query], **settings)
 
 
-def taken_over(places):
-    """The candidates at some places; a query that has none stays as it is."""
-    images = tried.images[places.clamp_min(0)] if len(tried.images) else scored.images
-    return torch.where((places < 0)[:, None, None, None], scored.images, images)
-
-
 chosen, whole = tried.best(scores(tried, nearest)), tried.whole()
-made = taken_over(chosen)
+made = tried.taken(scored.images, chosen)
 changes = invariance.differing(scored.images, made).double()
 
 
@@ -627,9 +638,7 @@ if run.training != "seconds":
     voters = [networks.Network(affine, train, seed=s, device=run.device) for s in range(3)]
 surrogate = Surrogate(models=[voter() for voter in voters], train=train)
 read = surrogate.labels(tried.images) == nearest["label"][tried.query]
-few_pixels = tried.best(torch.where(read, tried.pixels, torch.inf))
-few_pixels[[i for i, place in enumerate(few_pixels) if place >= 0 and not read[place]]] = -1
-shortest = taken_over(few_pixels), few_pixels
+shortest = tried.best(torch.where(read, tried.pixels, torch.inf))
 
 # %% tags=["hide-input"]
 lines = []
@@ -641,8 +650,8 @@ plain("set, people say, surrogate answers, agrees with people", lines)
 
 # %% tags=["hide-input"]
 fresh_sets = {f"linf {e:g}": (queries.images, *both) for e, both in drawn.items()}
-fresh_sets["l0, chosen by the AC-GAN"] = scored.images, made, chosen
-fresh_sets["l0, chosen by the surrogate"] = scored.images, *shortest
+fresh_sets["l0, by the AC-GAN"] = scored.images, made, chosen
+fresh_sets["l0, by the surrogate"] = scored.images, tried.taken(scored.images, shortest), shortest
 lines = []
 for name, (before, after, found) in fresh_sets.items():
     measured = invariance.differing(before, after), invariance.removed_ink(before, after)
@@ -713,10 +722,8 @@ plain(f"{header}, not found, agreement in l0 (%)", lines)
 # One architecture, Madry's with 128 hidden units, trained adversarially within linf radii from 0 to 0.4. What does a larger radius buy, and what does it
 # cost? Robust accuracy is that under 40 steps of PGD at 0.3.
 
+
 # %%
-RADII = (0.0, 0.1, 0.2, 0.3, 0.4)
-
-
 def trained_at(eps):
     if run.training == "seconds":
         chosen = recipes.recipe_in_seconds("madry" if eps else "natural", eps or 0.3)
@@ -725,7 +732,8 @@ def trained_at(eps):
     return networks.Network(chosen, trained_on("linf_pgd"), seed=run.seed, device=run.device)
 
 
-ladder = {e: trained_at(e) for e in (RADII if run.training != "seconds" else (0.0, 0.3))}
+rungs = (0.0, 0.3) if run.training == "seconds" else (0.0, 0.1, 0.2, 0.3, 0.4)
+ladder = {e: trained_at(e) for e in rungs}
 probes = data.some(test, 1000)
 pgd = attacks.PGD(threat=Linf(eps=0.3), steps=40, step_size=0.01, dtype=run.dtype)
 lines = {
@@ -741,8 +749,8 @@ for s in ("l0", "linf 0.3", "linf 0.4") if people else ():
 # %% mystnb={"figure": {"name": "inv-ladder", "caption": "Adversarial training at several radii: robust accuracy at 0.3, and agreement with people on changed examples of each set. A middle would be a radius at which both are high."}, "image": {"alt": "Curves over the training radius: robust accuracy rises, agreement with people stays low."}}
 figures.curves(
     list(ladder),
-    {name: {"adversarial": rates} for name, rates in lines.items()},
-    xlabel="radius of the adversarial training",
+    {name: {"adversarial training": rates} for name, rates in lines.items()},
+    xlabel="training radius",
     ylabel="images (%)",
 )
 

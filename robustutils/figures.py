@@ -4,6 +4,7 @@ Colours are the colour-blind-safe palette of seaborn. Every function returns a m
 texts belong to the page that shows it.
 """
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -182,10 +183,11 @@ def curves(
         1, len(series), figsize=(WIDTH, 2.9), sharey=True, squeeze=False, layout="constrained"
     )
     for axis, (title, lines) in zip(axes[0], series.items(), strict=True):
-        for name, rates in lines.items():
+        for (name, rates), other in zip(lines.items(), itertools.cycle(_PALETTE), strict=False):
+            colour = COLOURS.get(name, other)
             low, high = zip(*(rate.interval for rate in rates), strict=True)
-            axis.fill_between(x, low, high, color=COLOURS[name], alpha=0.2, lw=0)
-            axis.plot(x, [rate.percent for rate in rates], "o-", ms=3.5, color=COLOURS[name], label=name)
+            axis.fill_between(x, low, high, color=colour, alpha=0.2, lw=0)
+            axis.plot(x, [rate.percent for rate in rates], "o-", ms=3.5, color=colour, label=name)
         axis.set_title(title)
         axis.set_xlabel(xlabel)
         axis.set_ylim(-2, 102)

@@ -167,12 +167,18 @@ class Candidates:
     clusters: Tensor
 
     def best(self, scores: Tensor) -> Tensor:
-        """The place of each query's candidate with the lowest score, int64 [Q]; -1 for a query without any."""
+        """The place of each query's candidate with the lowest score, int64 [Q]; -1 for a query without a finite one."""
         found = torch.full((len(self.clusters),), -1)
-        for query in self.query.unique().tolist():
+        for query in self.query[scores.isfinite()].unique().tolist():
             places = (self.query == query).nonzero().squeeze(1)
             found[query] = places[scores[places].argmin()]
         return found
+
+    def taken(self, x: Tensor, places: Tensor) -> Tensor:
+        """The candidates at some places, as :meth:`best` gives them; at -1 the query itself, of ``x``, like ``x``."""
+        made = x.clone()
+        made[places >= 0] = self.images[places[places >= 0]]
+        return made
 
     def whole(self) -> Tensor:
         """The place of each query's candidate that takes over all clusters, int64 [Q]; -1 for a query without any."""

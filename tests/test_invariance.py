@@ -74,6 +74,10 @@ def test_the_best_candidate_is_chosen_within_its_query():
     scores = torch.arange(6.0)
     scores[4] = -1
     assert found.best(scores).tolist() == [0, 4]
+    places = found.best(scores.masked_fill(found.query == 0, torch.inf))
+    assert places.tolist() == [-1, 4], "a query whose scores are all infinite has no candidate"
+    x = torch.stack([blank(STROKE)] * 2)
+    assert torch.equal(found.taken(x, places), torch.stack([x[0], found.images[4]]))
 
 
 @pytest.mark.parametrize("eps", [0.0, 0.1, 0.4, 1.0])
