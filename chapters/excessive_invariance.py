@@ -419,7 +419,7 @@ between = ((test.images > 0.2) & (test.images < 0.8)).flatten(1).double().mean(1
 study.measure("INV-F7", by=lambda quantity: Outcomes(100 * between, [run.seed]))
 study.table("INV-41", "INV-F7")
 
-# %% tags=["hide-input"]
+# %%
 lines = [
     (of, (far > 0).double().sum(1).mean().item(), f"{far.amax(1).median():.2f}")
     for of, far in ((of, beyond(of)) for of in people)
@@ -454,7 +454,7 @@ parts = [
     queries.take(torch.arange(start, min(start + piece, len(queries))))
     for start in range(0, len(queries), piece)
 ]
-found = [kept(invariance.aligned, part, train, grid, run.device) for part in parts]
+found = [kept(invariance.aligned, part, train, grid, run.device.type) for part in parts]
 nearest = {name: torch.cat([one[name] for one in found]) for name in found[0]}
 sanity.hold((nearest["label"] != queries.labels).all(), "a target has the query's label")
 
@@ -538,7 +538,7 @@ figures.gallery(
 few = data.some(scored, 100)
 typical = kept(invariance.typicality, nets["cnn"], train)
 canonical = train.take(typical.argsort(descending=True)[: 4 * len(train) // 5].sort().values)
-filtered = kept(invariance.aligned, few, canonical, grid, run.device)
+filtered = kept(invariance.aligned, few, canonical, grid, run.device.type)
 variants = {
     "DBSCAN, all targets": (nearest, "dbscan"),
     "spectral, all targets": (nearest, "spectral"),

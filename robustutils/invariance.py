@@ -86,12 +86,10 @@ def published(root: str | Path | None = None) -> dict[str, Labelled]:
 # ---- l0: which strokes? ----
 
 
-def aligned(
-    queries: Dataset, train: Dataset, grid: Grid, device: str | torch.device = "cpu"
-) -> dict[str, Tensor]:
+def aligned(queries: Dataset, train: Dataset, grid: Grid, device: str = "cpu") -> dict[str, Tensor]:
     """:func:`robustutils.alignment.search` for a data set, with the ``seconds`` a query that it took, float64 [Q]."""
     start = time.perf_counter()
-    found = search(queries.images, queries.labels, train, grid, device=str(device))
+    found = search(queries.images, queries.labels, train, grid, device=device)
     each = (time.perf_counter() - start) / len(queries)
     return found | {"seconds": torch.full((len(queries),), each, dtype=torch.float64)}
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from robustutils import alignment, data, invariance, models
+from robustutils import alignment, artifacts, data, invariance, models
 from robustutils.invariance import candidates, clusters, interpolated, linf_examples, moved, neighbours
 
 
@@ -181,6 +181,9 @@ def test_from_the_published_neighbours_our_rule_makes_the_published_examples(pub
 def test_a_candidate_is_laid_back_to_where_the_training_image_was(digits):
     grid = alignment.Grid(rotations=(-10, 15), shears=(0.2,), scales=(0.9, 1.1), shift=2)
     train = digits.take(torch.arange(100, 160))
+    assert artifacts.later(invariance.aligned, digits.first(10), train, grid, "cpu").name.startswith(
+        "aligned-"
+    )
     found = invariance.aligned(digits.first(10), train, grid)
     assert found["seconds"].shape == (10,)
     assert (found["seconds"] > 0).all()
