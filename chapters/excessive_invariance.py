@@ -845,10 +845,10 @@ for i in (chosen >= 0).nonzero().squeeze(1).tolist():
 # ## What we learned
 #
 # A norm ball is not a neighbourhood of meaning: within the radius that MNIST defences are judged by, people change their
-# mind in 37 of 100 automatic and 44 of 50 hand-made examples, and models do not. A certificate makes this worse in one
-# sense only: it makes the wrong answer certain. What the numbers of the paper hide is their floor: on its linf sets all
-# networks, defended or not, do what a predictor does that always names the original digit, so that it is the l0 set alone
-# that tells models apart.
+# mind in 37 of 100 automatic and 44 of 50 hand-made examples, and defended models hardly do. A certificate makes this worse
+# in one sense only: it makes the wrong answer certain. What the numbers of the paper hide is their floor: on its linf sets
+# defended networks do little else than a predictor that always names the original digit, so that it is the l0 set that tells
+# models apart. And where a model errs, it nearly always names the original.
 
 # %% [markdown]
 # ## Your own model

@@ -36,14 +36,11 @@ def interval_margins(model: nn.Module, low: Tensor, high: Tensor, y: Tensor) -> 
 
 
 def verified(model: nn.Module, low: Tensor, high: Tensor, y: Tensor) -> Tensor:
-    """Whether the class ``y`` wins for every input of the box, by interval bounds: bool [N]."""
+    """Whether the class ``y`` wins for every input of the box, by :func:`interval_margins`: bool [N] on the device of y."""
     device = next(model.parameters()).device
     with torch.no_grad():
-        lower, upper = (
-            bound.to(y.device) for bound in interval_bounds(model, low.to(device), high.to(device))
-        )
-    rivals = upper.scatter(1, y[:, None], -torch.inf).amax(1)
-    return lower.gather(1, y[:, None]).squeeze(1) > rivals
+        margins = interval_margins(model, low.to(device), high.to(device), y.to(device)).to(y.device)
+    return (margins.scatter(1, y[:, None], torch.inf) > 0).all(1)
 
 
 def dual_margins(model: nn.Module, low: Tensor, high: Tensor, y: Tensor) -> Tensor:
