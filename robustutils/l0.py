@@ -26,8 +26,31 @@ def l0_distance(x: Tensor, x_adv: Tensor) -> Tensor:
     return (x_adv != x).any(1).flatten(1).sum(1)
 
 
+class _FewPixels:
+    """An attack that may use all of the box and is called like any other; :meth:`_search` is its own."""
+
+    @property
+    def threat(self) -> Linf:
+        """All of the box."""
+        return BOX
+
+    def __call__(
+        self, model: nn.Module, x: Tensor, y: Tensor, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """Fooling images; x itself, bit for bit, where it is misclassified already or nothing was found.
+
+        Raises:
+            ValueError: a gradient that it follows was not finite.
+        """
+        return _fooling(self._search, model, x, y)
+
+    def _search(self, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+        """Images that may fool, of images that are classified correctly."""
+        raise NotImplementedError
+
+
 @dataclass(frozen=True, kw_only=True)
-class SigmaZero:
+class SigmaZero(_FewPixels):
     """Sigma-zero: the fewest changed pixels by gradients of a smooth l0 norm (Cina et al. 2025, section 2).
 
     Minimises max(0, z_y - max_{j != y} z_j) + mean_i d_i^2 / (d_i^2 + sigma), where d_i is the change of pixel i, by Adam
@@ -60,21 +83,6 @@ class SigmaZero:
                 raise ValueError(f"{name}={getattr(self, name)}: must be positive")
         if not 0 <= self.threshold <= 1:
             raise ValueError(f"threshold={self.threshold}: must lie in [0, 1]")
-
-    @property
-    def threat(self) -> Linf:
-        """All of the box."""
-        return BOX
-
-    def __call__(
-        self, model: nn.Module, x: Tensor, y: Tensor, generator: torch.Generator | None = None
-    ) -> Tensor:
-        """Fooling images; x itself, bit for bit, where it is misclassified already or nothing was found.
-
-        Raises:
-            ValueError: a gradient of the model was not finite.
-        """
-        return _fooling(self._search, model, x, y)
 
     def _search(self, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
         made = best = x
@@ -110,7 +118,7 @@ class SigmaZero:
 
 
 @dataclass(frozen=True, kw_only=True)
-class GreedyPixels:
+class GreedyPixels(_FewPixels):
     """Set one pixel after the other to black or white, always the one that raises the margin of a wrong class most.
 
     The first pixel is chosen among all changes of one pixel; the next ones among the ``candidates`` that came first then,
@@ -132,17 +140,6 @@ class GreedyPixels:
         for name in ("max_pixels", "candidates", "batch_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)}: at least 1 is needed")
-
-    @property
-    def threat(self) -> Linf:
-        """All of the box."""
-        return BOX
-
-    def __call__(
-        self, model: nn.Module, x: Tensor, y: Tensor, generator: torch.Generator | None = None
-    ) -> Tensor:
-        """Fooling images; x itself, bit for bit, where it is misclassified already or nothing was found."""
-        return _fooling(self._search, model, x, y)
 
     def _search(self, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
         with exact(x):

@@ -73,8 +73,3 @@ class Spheres:
             [body * (seen / body.norm(dim=1))[:, None], rest * (hidden / rest.norm(dim=1))[:, None]], 1
         )
         return torch.where(possible[:, None], made, math.nan)
-
-
-def accuracy_at(moves: Tensor, budgets: Tensor) -> Tensor:
-    """The share of points that stand at each l2 budget, [B]: a point falls where its move, [N], is at most that long."""
-    return (moves[None] > budgets[:, None]).double().mean(1)

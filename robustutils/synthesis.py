@@ -15,7 +15,6 @@ import torch
 from torch import Tensor, nn
 
 LATENTS = 8
-PIXELS = 28 * 28
 CHUNK = 10
 """Images that descend together on a CPU: so many keep the activations of a decoder in the cache."""
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from robustutils.spheres import Spheres, accuracy_at
+from robustutils.spheres import Spheres
 
 TASK = Spheres()
 
@@ -58,11 +58,6 @@ def test_each_attack_is_impossible_on_the_other_sphere(points, threshold):
     inner, outer = points
     assert TASK.perturbed(inner, threshold).isnan().all()
     assert TASK.invariant(outer).isnan().all()
-
-
-def test_accuracy_falls_at_the_length_of_the_moves():
-    budgets = torch.tensor([0.0, 0.5, 1.0])
-    assert accuracy_at(torch.tensor([0.5, 0.7, 2.0]), budgets).tolist() == pytest.approx([1, 2 / 3, 1 / 3])
 
 
 @pytest.mark.parametrize(("field", "value"), [("n", 0), ("n", 500), ("inner", 1.3), ("inner", 0.0)])
