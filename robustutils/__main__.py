@@ -4,9 +4,10 @@ import argparse
 import ast
 import logging
 import sys
+from pathlib import Path
 from typing import Any
 
-from robustutils import catalogue, data, pipeline, provenance, results, scoreboard, storage, training
+from robustutils import catalogue, data, fonts, pipeline, provenance, results, scoreboard, storage, training
 from robustutils.parameters import PROFILES
 
 
@@ -50,6 +51,11 @@ def main(arguments: list[str] | None = None) -> int:
     fetch = commands.add_parser("data", help="download the public data sets with their checksums")
     fetch.add_argument("names", nargs="*", default=list(data.PUBLIC), metavar="NAME")
     fetch.add_argument("--root", default=None)
+    own = commands.add_parser("fonts", help="make the data set fonts of the TTF and OTF files in a folder")
+    own.add_argument("folder", metavar="FOLDER")
+    own.add_argument(
+        "--out", metavar="FILE", default=None, help="default: fonts/prototypes.npz in the data root"
+    )
     options = parser.parse_args(arguments)
     try:
         COMMANDS[options.command](options)
@@ -137,6 +143,20 @@ def _data(options: argparse.Namespace) -> None:
     data.fetch(options.names, options.root)
 
 
+def _fonts(options: argparse.Namespace) -> None:
+    out = Path(options.out or data.find_root() / "fonts" / "prototypes.npz")
+    if out.exists():
+        raise FileExistsError(
+            f"{out} exists and was left as it is; delete it, or write another one with --out"
+        )
+    prototypes, names, skipped = fonts.prototypes_of(options.folder)
+    for reason in skipped.values():
+        print(f"skipped: {reason}")
+    fonts.write_prototypes(prototypes, names, out)
+    print(f"{len(names)} fonts used, {len(skipped)} skipped: {out}")
+    print("data.load('fonts') reads it where it is fonts/prototypes.npz below the data root")
+
+
 COMMANDS = {
     "run": _run,
     "check": _check,
@@ -148,6 +168,7 @@ COMMANDS = {
     "site": _site,
     "references": _references,
     "data": _data,
+    "fonts": _fonts,
 }
 
 
