@@ -82,20 +82,6 @@ class Pixels:
         return torch.tensor(0.0), torch.tensor(1.0)
 
 
-@dataclass(frozen=True)
-class Affine:
-    """Images under affine maps: the bases are images, the codes are theta, float32 [N, 6], see :mod:`robustutils.fonts`."""
-
-    ranges: str = "hard"
-
-    def decode(self, codes: Tensor, bases: Tensor) -> Tensor:
-        with torch.autocast(codes.device.type, enabled=False):  # bfloat16 would misplace pixels
-            return fonts.render(bases, codes)
-
-    def bounds(self) -> tuple[Tensor, Tensor]:
-        return fonts.theta_bounds(self.ranges)
-
-
 @dataclass(frozen=True, eq=False)
 class InPixels:
     """A data set whose codes are its pixels: what a regular attack changes."""
@@ -130,9 +116,9 @@ class Transformed:
     ranges: str = "digits"
 
     @property
-    def manifold(self) -> Affine:
+    def manifold(self) -> fonts.Affine:
         """The maps within ``ranges``."""
-        return Affine(self.ranges)
+        return fonts.Affine(self.ranges)
 
     @property
     def codes(self) -> Tensor:

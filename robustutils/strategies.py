@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from robustutils import fonts
 from robustutils.attacks import ascend, evaluation_mode
-from robustutils.latent import Affine, Ascent, Coded, Manifold, Pixels, within
+from robustutils.latent import Ascent, Coded, Manifold, Pixels, within
 from robustutils.threats import Linf
 
 
@@ -97,7 +97,7 @@ class TransformationAdversarial:
         half = len(x) // 2
         codes = x.new_tensor(fonts.IDENTITY).repeat(len(x) - half, 1)
         return _replaced(
-            model, x, y, _found(self.attack, model, Affine(self.ranges), codes, x[half:], y[half:])
+            model, x, y, _found(self.attack, model, fonts.Affine(self.ranges), codes, x[half:], y[half:])
         )
 
 

@@ -13,8 +13,8 @@ from robustutils import fonts, latent
 from robustutils.artifacts import kept
 from robustutils.attacks import margin
 from robustutils.data import Dataset
+from robustutils.fonts import Affine
 from robustutils.latent import (
-    Affine,
     Ascent,
     CarliniAscent,
     Coded,

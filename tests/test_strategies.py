@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from robustutils import artifacts, defences, fonts, models, networks, training
 from robustutils.data import Dataset
-from robustutils.latent import Affine, Ascent, Manifold, Pixels
+from robustutils.latent import Ascent, Manifold, Pixels
 from robustutils.objectives import Clean
 from robustutils.strategies import (
     Mixture,
@@ -215,7 +215,7 @@ def test_transformation_training_starts_at_the_identity_of_the_second_half(range
     same(only_pass(model), images)
     same(loss, by_hand(images))
     (call,) = attack.calls
-    assert call["manifold"] == Affine(ranges)
+    assert call["manifold"] == fonts.Affine(ranges)
     assert torch.equal(call["codes"], identity)
     assert torch.equal(call["bases"], X[5:])
     assert torch.equal(call["labels"], Y[5:])
