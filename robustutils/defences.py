@@ -39,6 +39,7 @@ from robustutils.strategies import (
 )
 from robustutils.synthesis import EvidenceBound
 from robustutils.threats import L2, Linf
+from robustutils.vae_gan import VaeGanLoss
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -276,6 +277,30 @@ def acgan_in_full() -> Recipe:
         batch_size=100,
         learning_rate=1e-4,
         betas=(0.5, 0.9),
+    )
+
+
+def vae_gan(beta: float, *, narrow: bool = False, epochs: int = 30) -> Recipe:
+    """A VAE-GAN (DIS, supplement): Adam with betas (0.5, 0.9), 30 epochs of batches of 100, L2 of 1e-4.
+
+    The learning rate falls by 10% in each of the 30 epochs, and over fewer or more ``epochs`` to the same end. With
+    ``narrow`` it has half of the channels and trains in bfloat16, for the CPU.
+
+    Args:
+        beta: weight of the reconstruction, see :func:`robustutils.vae_gan.vae_gan_beta`.
+        narrow: whether the architecture is "vae_gan_narrow" instead of "vae_gan".
+        epochs: how long it trains.
+    """
+    return Recipe(
+        architecture="vae_gan_narrow" if narrow else "vae_gan",
+        objective=VaeGanLoss(beta=beta),
+        epochs=epochs,
+        batch_size=100,
+        learning_rate=5e-3,
+        betas=(0.5, 0.9),
+        weight_decay=1e-4,
+        schedule=training.Exponential(decay=0.9, epochs=30),
+        dtype=torch.bfloat16 if narrow else torch.float32,
     )
 
 

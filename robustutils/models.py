@@ -1,8 +1,8 @@
 """The papers' architectures by name.
 
-A model takes float32 pixels [N, C, H, W] in [0, 1] and returns logits [N, classes]; what normalisation it needs
-is part of it. Builders draw their initial weights from torch's global generator: seed it first, or use
-:func:`build`.
+A model takes float32 pixels [N, C, H, W] in [0, 1] and returns logits [N, classes], a VAE-GAN reconstructions; what
+normalisation it needs is part of it. Builders draw their initial weights from torch's global generator: seed it first,
+or use :func:`build`.
 """
 
 import importlib
@@ -24,6 +24,7 @@ from robustutils.generative import ACGAN
 from robustutils.parameters import unknown
 from robustutils.sparse import SparseFrontEnd
 from robustutils.synthesis import AnalysisBySynthesis
+from robustutils.vae_gan import VaeGan
 
 log = logging.getLogger(__name__)
 
@@ -343,6 +344,16 @@ def acgan_mnist_narrow(classes: int = 10) -> nn.Module:
     return ACGAN(classes, width=32)
 
 
+def vae_gan(classes: int = 10) -> nn.Module:
+    """The VAE-GAN of DIS, supplement, for one class: it gives reconstructions instead of logits. 28x28 grey images."""
+    return VaeGan()
+
+
+def vae_gan_narrow(classes: int = 10) -> nn.Module:
+    """The same with half of the channels: a quarter of the work."""
+    return VaeGan(width=0.5)
+
+
 def l0_sparse_mnist(classes: int = 10) -> nn.Module:
     """The l0-sparse network of Bafna et al. (2018; INV, Table 1): up to 25 changed pixels are taken out, then classified.
 
@@ -488,6 +499,8 @@ ARCHITECTURES: dict[str, Callable[[int], nn.Module]] = {
     "preact_resnet18": preact_resnet18,
     "resnet_mnist": resnet_mnist,
     "small_cnn": small_cnn,
+    "vae_gan": vae_gan,
+    "vae_gan_narrow": vae_gan_narrow,
     "wrm_mnist": wrm_mnist,
 }
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from robustutils import artifacts
 from robustutils._dataset import Dataset
+from robustutils._files import choose
 from robustutils.speed import exact
 
 LATENT = 10
@@ -24,6 +25,12 @@ BOUND = 2.0
 """Codes of the manifold lie in [-2, 2]^10."""
 ROWS = 1000
 """Images that are encoded or decoded at a time."""
+_BETAS: dict[str, tuple[float, dict[int, float]]] = {
+    "mnist": (2.25, {1: 5.0, 7: 3.0}),
+    "fashion_mnist": (2.75, {}),
+    "fonts": (3.0, {}),
+    "fonts_embedded": (3.0, {}),
+}
 
 
 class VaeGanError(ValueError):
@@ -141,6 +148,17 @@ class VaeGanLoss:
         divergence = (mean.square() + log_variance.exp() - 1 - log_variance).sum() / 2
         discriminators = F.softplus(-on_real).sum() + F.softplus(on_fake).sum()
         return divergence + self.beta * (x - made).abs().sum() + self.gamma * deceit + discriminators
+
+
+def vae_gan_beta(dataset: str, label: int) -> float:
+    """The weight of the reconstruction in :class:`VaeGanLoss` for a class of a data set (DIS, supplement).
+
+    Raises:
+        ValueError: there is none for this data set; the message lists those there are.
+    """
+    choose("data set of VAE-GANs", dataset, _BETAS)
+    usual, of_class = _BETAS[dataset]
+    return of_class.get(label, usual)
 
 
 # ---- the manifold ----

@@ -19,6 +19,8 @@ GREY = torch.rand(2, 1, 28, 28, generator=torch.Generator().manual_seed(0))
 COLOUR = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 IMAGES = dict.fromkeys(ARCHITECTURES, GREY) | dict.fromkeys(["kolter_wong_cifar", "preact_resnet18"], COLOUR)
 
+CLASSIFIERS = [name for name in ARCHITECTURES if not name.startswith("vae_gan")]
+
 
 def blocks(*widths: int) -> int:
     """The numbers of residual blocks of these widths: two normalisations, two 3x3 and, if it widens, a 1x1 kernel."""
@@ -35,6 +37,14 @@ def acgan(w: int) -> int:
     generator = (74 * 64 * w + 64 * w) + (25 * 4 * w * 2 * w + 2 * w) + (25 * 2 * w * w + w) + (25 * w + 1)
     features = (25 * w + w) + (25 * w * 2 * w + 2 * w) + (25 * 2 * w * 4 * w + 4 * w)
     return generator + features + 64 * w + (64 * w * 10 + 10)
+
+
+def vae_gan(w: int) -> int:
+    """The numbers of a VAE-GAN of this width: three stacks of 4x4 or 6x6 layers with normalisation, and their dense ends."""
+    kernels, norms, dense = w + 2 * w * w + 8 * w * w, 2 * (w + 2 * w + 4 * w), 9 * 4 * w
+    encoder = 16 * kernels + norms + (dense * 20 + 20)
+    decoder = (10 * dense + dense) + 36 * kernels + 2 * (w + 2 * w) + 1
+    return encoder + decoder + 36 * kernels + norms + (dense * 10 + 10) + (10 + 1)
 
 
 # An autoencoder of ABS: two stacks of four convolutions with batch normalisation between them.
@@ -85,6 +95,8 @@ PARAMETERS = {
     + 2 * 512
     + (512 * 10 + 10),
     "small_cnn": (25 * 16 + 16) + (25 * 16 * 32 + 32) + (7 * 7 * 32 * 64 + 64) + (64 * 10 + 10),
+    "vae_gan": vae_gan(64),
+    "vae_gan_narrow": vae_gan(32),
     # 8x8 with stride 2 and padding 3: 14, then (14 - 6) / 2 + 1 = 5, 5 - 5 + 1 = 1
     "wrm_mnist": (64 * 64 + 64) + (36 * 64 * 128 + 128) + (25 * 128 * 128 + 128) + (128 * 10 + 10),
 }
@@ -115,7 +127,7 @@ def test_frozen_parameters_do_not_count():
     assert models.count_parameters(model) == 3
 
 
-@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.parametrize("name", CLASSIFIERS)
 @pytest.mark.parametrize("batch", [1, 2])
 def test_output_is_one_finite_logit_for_each_class(name, batch, built):
     with torch.no_grad():
@@ -138,8 +150,8 @@ def test_gradients_reach_the_input_and_every_weight(name):
     model(x).square().sum().backward()
     assert x.grad.abs().sum() > 0
     for label, parameter in model.named_parameters():
-        if label.startswith(("generator.", "critic.")) or ".encoder." in label:
-            continue  # of the training alone, not of the logits
+        if label.startswith(("generator.", "critic.", "discriminator.")) or ".encoder." in label:
+            continue  # of the training alone, not of the output
         assert parameter.grad is not None, label
         assert parameter.grad.abs().sum() > 0, label
 

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from robustutils import artifacts, latent, models, training, vae_gan
+from robustutils import artifacts, defences, latent, models, networks, training, vae_gan
 from robustutils.artifacts import composed, describe
 from robustutils.data import Dataset
 from robustutils.vae_gan import (
@@ -22,6 +22,7 @@ from robustutils.vae_gan import (
     gate,
     interpolation,
     prior,
+    vae_gan_beta,
 )
 
 LOSS = VaeGanLoss(beta=2.25, gamma=0.5)
@@ -218,6 +219,46 @@ def test_a_width_without_whole_channels_is_refused(width):
 
 
 # ---- training ----
+
+
+@pytest.mark.parametrize(
+    ("dataset", "label", "beta"),
+    [
+        ("mnist", 0, 2.25),
+        ("mnist", 1, 5.0),
+        ("mnist", 7, 3.0),
+        ("fashion_mnist", 1, 2.75),
+        ("fonts", 7, 3.0),
+        ("fonts_embedded", 1, 3.0),
+    ],
+)
+def test_the_weight_of_the_reconstruction_is_that_of_the_class(dataset, label, beta):
+    assert vae_gan_beta(dataset, label) == beta
+
+
+def test_a_data_set_without_a_weight_is_refused():
+    names = "mnist, fashion_mnist, fonts, fonts_embedded"
+    with pytest.raises(ValueError, match=f"unknown data set of VAE-GANs 'svhn'; there are {names}"):
+        vae_gan_beta("svhn", 0)
+
+
+def test_recipes_have_the_settings_of_the_paper_at_half_width_in_bfloat16():
+    full, narrow = defences.vae_gan(2.25), defences.vae_gan(5.0, narrow=True, epochs=15)
+    for one in (full, narrow):
+        settings = (one.batch_size, one.learning_rate, one.betas, one.weight_decay, one.max_gradient_norm)
+        assert settings == (100, 0.005, (0.5, 0.9), 1e-4, math.inf)
+        assert [one.schedule(progress) for progress in (0, 0.5)] == pytest.approx([0.9, 0.9**16])
+    assert (full.architecture, full.epochs, full.dtype) == ("vae_gan", 30, torch.float32)
+    assert (narrow.architecture, narrow.epochs, narrow.dtype) == ("vae_gan_narrow", 15, torch.bfloat16)
+    assert (full.objective, narrow.objective) == (VaeGanLoss(beta=2.25), VaeGanLoss(beta=5.0))
+
+
+def test_a_recipe_is_trained_and_kept(ones, cache):
+    few = ones.first(20)
+    recipe = defences.vae_gan(5.0, narrow=True, epochs=1).replace(batch_size=10)
+    made = networks.Network(recipe, few)()
+    assert networks.Network(recipe, few)()(few.images).equal(made(few.images))
+    assert [path.suffix for path in cache.iterdir()] == [".safetensors"]
 
 
 def test_training_improves_reconstruction_and_passes_an_easy_gate(trained, ones):
