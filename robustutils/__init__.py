@@ -22,7 +22,7 @@ GROUPS = {
         ),
         *("networks", "catalogue", "evaluation", "masking", "subspaces", "flips", "manifolds", "blind_spots"),
         *("spheres", "invariance", "alignment", "l0", "synthesis", "sparse", "generative", "surrogate"),
-        *("latent", "projection", "curves", "data", "fonts"),
+        *("latent", "attempts", "projection", "curves", "data", "fonts"),
     ),
     "measure": ("outcomes", "statistics", "sanity", "pieces", "checks"),
     "judge": ("claims", "criteria", "results", "study"),

@@ -1,19 +1,8 @@
-"""Adversarial examples on a manifold: one ascent over codes, whatever they are the codes of (DIS, section 3).
+"""Adversarial examples on a manifold: one ascent over codes, whatever they are the codes of (DIS, section 3)."""
 
-A :class:`Manifold` makes images of codes and of a base that stays as it is: pixels are their own codes, FONTS has the six
-affine parameters of a glyph, a transformation those of an image, a class decoder its latent variables. A regular
-adversarial example is found over pixels, an on-manifold one over the codes of a manifold.
-
-:class:`Ascent` and :class:`CarliniAscent` are the attacks; :func:`examples`, :func:`attempts`, :func:`smallest` and
-:func:`transferred` run them on a data set, several times for each point, and can be :func:`robustutils.artifacts.kept`.
-What these find for a point and an attempt depends on the seed, the point and the attempt, up to rounding not on the batch.
-"""
-
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
@@ -22,9 +11,7 @@ from robustutils import fonts
 from robustutils._dataset import Dataset
 from robustutils._files import choose
 from robustutils.attacks import cross_entropy, evaluation_mode, margin
-from robustutils.evaluation import rate
 from robustutils.speed import FastInputGradients, exact
-from robustutils.statistics import Interval, Rate, wilson
 
 PROJECTIONS = 5
 """How often a projection alternates between box and ball (DIS, the authors' code)."""
@@ -37,7 +24,11 @@ EDGE = 1e-5
 
 
 class Manifold(Protocol):
-    """Images as a differentiable function of codes."""
+    """Images as a differentiable function of codes, and of a base for each that stays as it is.
+
+    Pixels are their own codes, FONTS has the six affine parameters of a glyph, a transformation those of an image, a class
+    decoder its latent variables. A regular adversarial example is found over pixels, an on-manifold one over other codes.
+    """
 
     def decode(self, codes: Tensor, bases: Tensor) -> Tensor:
         """Images float32 [N, C, H, W] in [0, 1] of codes [N, ...] and of what does not change, [N, ...]."""
@@ -139,6 +130,12 @@ def within(manifold: Manifold, codes: Tensor) -> Tensor:
     """Whether all codes of an example [N, ...] lie within the bounds of the manifold: bool [N]."""
     low, high = (bound.to(codes) for bound in manifold.bounds())
     return ((codes >= low - EDGE) & (codes <= high + EDGE)).flatten(1).all(1)
+
+
+def answers(model: nn.Module, manifold: Manifold, codes: Tensor, bases: Tensor) -> Tensor:
+    """The class of the image decoded from each of the codes, in float32: int64 [N]."""
+    with exact(codes):
+        return model(manifold.decode(codes, bases)).argmax(1)
 
 
 # ---- attacks ----
@@ -255,7 +252,7 @@ class _Search:
             radius = torch.full_like(labels, self.eps, dtype=torch.float32)
         found, steps = codes.clone(), torch.full_like(labels, -1)
         with evaluation_mode(model):
-            correct = _answers(model, manifold, codes, bases) == labels
+            correct = answers(model, manifold, codes, bases) == labels
             chosen = correct.nonzero().squeeze(1) if self.keep == "first" else torch.arange(n)
             if len(chosen):
                 found[chosen], steps[chosen] = self._climb(
@@ -263,7 +260,7 @@ class _Search:
                     manifold,
                     *(part[chosen] for part in (codes, bases, labels, noise, radius)),
                 )
-            wrong = _answers(model, manifold, found, bases) != labels
+            wrong = answers(model, manifold, found, bases) != labels
         success = correct & wrong & (steps >= 0)
         return Found(found, correct, success, steps, (found - codes).flatten(1).abs().amax(1))
 
@@ -418,12 +415,6 @@ def _wide(values: Tensor, like: Tensor) -> Tensor:
     return values.view(-1, *[1] * (like.ndim - 1))
 
 
-def _answers(model: nn.Module, manifold: Manifold, codes: Tensor, bases: Tensor) -> Tensor:
-    """The class of each decoded image in float32: int64 [N]."""
-    with exact(codes):
-        return model(manifold.decode(codes, bases)).argmax(1)
-
-
 def _folded(model: nn.Module) -> nn.Module:
     """The same function in evaluation mode, up to rounding, without batch normalisation where convolutions can do it.
 
@@ -438,251 +429,3 @@ def _folded(model: nn.Module) -> nn.Module:
         else:
             parts.append(_folded(part))
     return nn.Sequential(*parts)
-
-
-# ---- several attempts on the points of a data set ----
-
-
-def examples(
-    model: nn.Module,
-    attack: Ascent | CarliniAscent,
-    data: Coded,
-    *,
-    points: int,
-    tries: int = 5,
-    seed: int = 0,
-    batch_size: int = 500,
-) -> dict[str, Tensor]:
-    """Codes that ``tries`` attempts find for each of the first ``points`` examples; on the CPU.
-
-    Points that are wrong before the attack, or whose codes lie outside of the bounds, are not attacked.
-
-    Returns:
-        ``codes`` float32 [points, tries, ...]; ``correct``, ``success`` bool and ``steps`` int64 [points, tries] as in
-        :class:`Found`; ``valid`` bool [points, tries], whether the codes of the data set lie within the bounds.
-
-    Raises:
-        ValueError: more points than examples, or no attempt.
-    """
-    rows = _first(data, points)
-    if tries < 1:
-        raise ValueError(f"tries={tries}: at least one attempt is needed")
-    codes, valid = data.codes[rows], within(data.manifold, data.codes[rows])
-    correct = _judged(model, data, rows, codes)
-    attacked = (correct & valid).nonzero().squeeze(1)
-    found = _searched(
-        model,
-        attack,
-        data,
-        attacked.repeat_interleave(tries),
-        torch.arange(tries).repeat(len(attacked)),
-        seed=seed,
-        batch_size=batch_size,
-    )
-    made = codes.unsqueeze(1).repeat(1, tries, *[1] * (codes.ndim - 1))
-    success, steps = torch.zeros(points, tries, dtype=torch.bool), torch.full((points, tries), -1)
-    if found is not None:
-        made[attacked] = found.codes.view(len(attacked), tries, *codes.shape[1:])
-        success[attacked] = found.success.view(-1, tries)
-        steps[attacked] = found.steps.view(-1, tries)
-    each = {"correct": correct, "valid": valid}
-    return {
-        "codes": made,
-        "success": success,
-        "steps": steps,
-        **{name: part.unsqueeze(1).repeat(1, tries) for name, part in each.items()},
-    }
-
-
-def attempts(
-    model: nn.Module,
-    attack: Ascent | CarliniAscent,
-    data: Coded,
-    *,
-    points: int,
-    tries: int = 5,
-    seed: int = 0,
-    batch_size: int = 500,
-) -> dict[str, Tensor]:
-    """How far :func:`examples` come, without the examples: all of it [points, tries], on the CPU.
-
-    Returns:
-        ``success``, ``correct``, ``valid`` bool and ``steps`` int64 as there; ``code_linf``, ``code_l2``, ``image_linf``,
-        ``image_l2`` float32, the distances between codes and between decoded images, 0 where a point was not attacked.
-
-    Raises:
-        ValueError: more points than examples, or no attempt.
-    """
-    found = examples(model, attack, data, points=points, tries=tries, seed=seed, batch_size=batch_size)
-    made = found.pop("codes").flatten(0, 1)
-    rows = torch.arange(points).repeat_interleave(tries)
-    distances: dict[str, list[Tensor]] = {}
-    for part, codes in zip(rows.split(1000), made.split(1000), strict=True):
-        bases, before = data.bases(part), data.codes[part]
-        with torch.no_grad():
-            moved = (data.manifold.decode(codes, bases) - data.manifold.decode(before, bases)).flatten(1)
-        for name, delta in (("code", (codes - before).flatten(1)), ("image", moved)):
-            distances.setdefault(f"{name}_linf", []).append(delta.abs().amax(1))
-            distances.setdefault(f"{name}_l2", []).append(delta.norm(dim=1))
-    return found | {name: torch.cat(parts).view(points, tries) for name, parts in distances.items()}
-
-
-def smallest(
-    model: nn.Module,
-    attack: Ascent,
-    data: Coded,
-    *,
-    points: int,
-    rounds: int = 10,
-    seed: int = 0,
-    batch_size: int = 500,
-) -> dict[str, Tensor]:
-    """The smallest change of codes that fools, for each of the first ``points`` examples, by bisection over the radius.
-
-    Every point has a radius of its own: ``attack.eps`` in the first round, then halfway between the largest one that held
-    and the smallest change that was found. A point that withstands ``attack.eps`` is left. All rounds take the same
-    direction for the start. An attack may miss what is there, so that these are upper bounds, exact to
-    eps / 2^(``rounds`` - 1) where it does not.
-
-    Returns:
-        ``size`` float32 [points] in the norm of the attack: 0 where the model is wrong already, inf where nothing was found
-        within ``attack.eps``; ``valid`` bool [points] as in :func:`examples`, with a size of inf where it is false.
-
-    Raises:
-        ValueError: more points than examples, or no round.
-    """
-    rows = _first(data, points)
-    if rounds < 1:
-        raise ValueError(f"rounds={rounds}: at least one is needed")
-    codes, valid = data.codes[rows], within(data.manifold, data.codes[rows])
-    correct = _judged(model, data, rows, codes)
-    size = torch.where(correct, torch.inf, 0.0)
-    held, radius = torch.zeros(points), torch.full((points,), attack.eps)
-    left = (correct & valid).nonzero().squeeze(1)
-    for _ in range(rounds):
-        found = _searched(
-            model, attack, data, left, torch.zeros_like(left), radius[left], seed=seed, batch_size=batch_size
-        )
-        if found is None:
-            break
-        moved = attack.size(found.codes - codes[left])
-        size[left] = torch.where(found.success, torch.minimum(moved, size[left]), size[left])
-        held[left] = torch.where(found.success, held[left], radius[left])
-        left = left[size[left].isfinite()]
-        radius = (held + size) / 2
-    return {"size": size.masked_fill(~valid, torch.inf), "valid": valid}
-
-
-def transferred(model: nn.Module, data: Coded, found: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """What :func:`examples` of another model do to this one.
-
-    Returns:
-        ``correct``, ``success``, ``valid`` bool [points, tries] as there, for this model: ``success`` where the point is
-        correct and the other model's example, whether it fooled that one or not, is wrong.
-    """
-    points, tries = found["success"].shape
-    rows = torch.arange(points)
-    correct = _judged(model, data, rows, data.codes[rows]).unsqueeze(1).repeat(1, tries)
-    each = rows.repeat_interleave(tries)
-    stands = _judged(model, data, each, found["codes"].flatten(0, 1)).view(points, tries)
-    return {"correct": correct, "success": correct & ~stands, "valid": found["valid"]}
-
-
-def _first(data: Coded, points: int) -> Tensor:
-    """The places of the first ``points`` examples."""
-    if not 1 <= points <= len(data.labels):
-        raise ValueError(
-            f"points={points}: there are {len(data.labels)} examples, so 1 to {len(data.labels)}"
-        )
-    return torch.arange(points)
-
-
-def _judged(model: nn.Module, data: Coded, rows: Tensor, codes: Tensor) -> Tensor:
-    """Whether images decoded from ``codes`` of the examples ``rows`` are classified as labelled: bool [n] on the CPU."""
-    device = next(model.parameters()).device
-    with evaluation_mode(model):
-        answers = [
-            _answers(model, data.manifold, made.to(device), data.bases(part).to(device)).cpu()
-            for part, made in zip(rows.split(1000), codes.split(1000), strict=True)
-        ]
-    return torch.cat(answers) == data.labels[rows]
-
-
-def _searched(
-    model: nn.Module,
-    attack: Ascent | CarliniAscent,
-    data: Coded,
-    rows: Tensor,
-    tries: Tensor,
-    radius: Tensor | None = None,
-    *,
-    seed: int,
-    batch_size: int,
-) -> Found | None:
-    """What an attack finds for some examples, each in one of its attempts, on the CPU; None for no examples."""
-    device = next(model.parameters()).device
-    parts = []
-    for chosen in torch.arange(len(rows)).split(batch_size):
-        if len(chosen) == 0:
-            return None
-        places = rows[chosen]
-        codes = data.codes[places]
-        noise = [
-            attack.noise(codes[:1].shape, _generator(seed, row, attempt))
-            for row, attempt in zip(places.tolist(), tries[chosen].tolist(), strict=True)
-        ]
-        found = attack.search(
-            model,
-            data.manifold,
-            codes.to(device),
-            data.bases(places).to(device),
-            data.labels[places].to(device),
-            torch.cat(noise).to(device),
-            None if radius is None else radius[chosen].to(device),
-        )
-        parts.append([getattr(found, name).cpu() for name in Found.__dataclass_fields__])
-    return Found(*map(torch.cat, zip(*parts, strict=True)))
-
-
-def _generator(*key: int) -> torch.Generator:
-    """A generator for each seed, point and attempt; torch's takes 32 bits."""
-    return torch.Generator().manual_seed(int(np.random.SeedSequence(key).generate_state(1)[0]))
-
-
-# ---- rates ----
-
-
-def success_of_points(found: Mapping[str, Tensor], *, as_coded: bool = False) -> tuple[Tensor, Tensor]:
-    """Share of the attempts that succeed at each point that counts, float64 [n] in percent, and their places, int64 [n].
-
-    A point counts where the model is right before the attack and the codes lie within the bounds. In the authors' code, with
-    ``as_coded``, it counts wherever the model is right, and never succeeds outside of the bounds: the rate is lower.
-
-    Args:
-        found: ``success``, ``correct`` and ``valid``, bool [points, tries].
-        as_coded: the authors' denominator.
-
-    Raises:
-        ValueError: no point counts.
-    """
-    counts = found["correct"][:, 0] if as_coded else (found["correct"] & found["valid"])[:, 0]
-    if not counts.any():
-        raise ValueError(f"none of {len(counts)} points is correct and valid: no success rate")
-    hits = (found["success"] & found["correct"] & found["valid"])[counts]
-    return 100 * hits.double().mean(1), counts.nonzero().squeeze(1)
-
-
-def success_rate(found: Mapping[str, Tensor], *, as_coded: bool = False) -> tuple[float, Interval]:
-    """Successful attempts over all attempts on points that count, in percent, and its 95% interval (DIS, section 3.1).
-
-    The attempts on a point go together, so the interval is Wilson's for as many trials as there are points: as if the
-    attempts on a point all agreed, which at worst makes it too wide.
-    """
-    shares, _ = success_of_points(found, as_coded=as_coded)
-    low, high = wilson(shares.sum().item() / 100, len(shares))
-    return shares.mean().item(), (100 * low, 100 * high)
-
-
-def worst_case(found: Mapping[str, Tensor], *, as_coded: bool = False) -> Rate:
-    """Points that at least one of the attempts succeeds at, over points that count."""
-    return rate(success_of_points(found, as_coded=as_coded)[0] > 0)

@@ -2,17 +2,16 @@
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import pytest
 import torch
 import torch.nn.functional as F
+from coded_data import SIDE, Data, LinearDecoder, TwoClasses, coded, normalised_net, pixels_at
 from torch import Tensor, nn
 
 from robustutils import fonts, latent
-from robustutils.artifacts import kept
 from robustutils.attacks import margin
-from robustutils.data import Dataset
 from robustutils.fonts import Affine
 from robustutils.latent import (
     Ascent,
@@ -23,101 +22,8 @@ from robustutils.latent import (
     Manifold,
     Pixels,
     Transformed,
-    attempts,
-    examples,
-    smallest,
-    success_of_points,
-    success_rate,
-    transferred,
     within,
-    worst_case,
 )
-
-SIDE = 8
-WEIGHTS = torch.tensor([1.0, -2.0, 0.5, 3.0, -0.25, 1.5])
-
-
-@dataclass(frozen=True)
-class LinearDecoder:
-    """Images 0.5 + codes W for codes in [-2, 2]^3; the columns of W are small enough for pixels in [0, 1]."""
-
-    def decode(self, codes: Tensor, bases: Tensor) -> Tensor:
-        weights = torch.randn(3, SIDE * SIDE, generator=torch.Generator().manual_seed(9)).sign() / 12
-        return (0.5 + codes @ weights).view(-1, 1, SIDE, SIDE)
-
-    def bounds(self) -> tuple[Tensor, Tensor]:
-        return torch.tensor(-2.0), torch.tensor(2.0)
-
-
-@dataclass(frozen=True, eq=False)
-class Data:
-    """Codes of any manifold."""
-
-    manifold: Manifold
-    codes: Tensor
-    labels: Tensor
-    images: Tensor
-
-    def bases(self, rows: Tensor) -> Tensor:
-        return self.images[rows]
-
-
-class TwoClasses(nn.Module):
-    """Scores 0 and w x + bias, computed row by row so that the batch does not change a bit of it."""
-
-    def __init__(self, sign: float = 1.0) -> None:
-        super().__init__()
-        self.weight, self.bias = nn.Parameter(sign * WEIGHTS), nn.Parameter(-sign * WEIGHTS.sum() / 2)
-
-    def forward(self, x: Tensor) -> Tensor:
-        score = (x.flatten(1) * self.weight).sum(1) + self.bias
-        return torch.stack([torch.zeros_like(score), score], 1)
-
-
-def normalised_net(seed: int = 0) -> nn.Sequential:
-    """Two convolutions with batch normalisation, in evaluation mode: three classes, all alike on a grey image."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        net = nn.Sequential(
-            nn.Conv2d(1, 4, 4, stride=2, padding=1), nn.BatchNorm2d(4), nn.ReLU(),
-            nn.Conv2d(4, 8, 4, stride=2, padding=1), nn.BatchNorm2d(8), nn.ReLU(),
-            nn.Flatten(), nn.Linear(32, 3),
-        )  # fmt: skip
-        for part in (net[1], net[4]):
-            nn.init.uniform_(part.weight, 0.5, 1.5)
-            nn.init.uniform_(part.bias, -0.5, 0.5)
-        for _ in range(20):
-            net(torch.rand(50, 1, SIDE, SIDE))
-        net.eval()
-        with torch.no_grad():
-            net[7].bias -= net(torch.full((1, 1, SIDE, SIDE), 0.5))[0]
-    return net
-
-
-def coded(manifold: Manifold, model: nn.Module, n: int = 12) -> Data:
-    """Codes of a manifold, near to a border and far from it in turn, labelled by the model but for the second one."""
-    generator = torch.Generator().manual_seed(1)
-    images = torch.rand(100, 1, SIDE, SIDE, generator=generator)
-    low, high = manifold.bounds()
-    shape = images.shape if isinstance(manifold, Pixels) else (100, 6 if isinstance(manifold, Affine) else 3)
-    codes = low + (high - low) * torch.rand(shape, generator=generator)
-    with torch.no_grad():
-        logits = model(manifold.decode(codes, images))
-    order = margin(logits, logits.argmax(1)).argsort(descending=True)
-    chosen = torch.stack([order[: n // 2], order[-(n // 2) :]], 1).flatten()
-    labels = logits.argmax(1)[chosen]
-    labels[1] = (labels[1] + 1) % 3
-    return Data(manifold, codes[chosen], labels, images[chosen])
-
-
-def pixels_at(distances: Tensor) -> Data:
-    """Images of two classes at a linf distance to the border of :class:`TwoClasses`, the ball within [0, 1]."""
-    n = len(distances)
-    labels = torch.arange(n) % 2
-    noise = 0.2 * torch.rand(n, 6, generator=torch.Generator().manual_seed(3)) - 0.1
-    noise -= (noise @ WEIGHTS / WEIGHTS.square().sum())[:, None] * WEIGHTS
-    codes = 0.5 + noise + (distances * (2 * labels - 1))[:, None] * WEIGHTS.sign()
-    return Data(Pixels(), codes.view(n, 1, 2, 3), labels, torch.zeros(n))
 
 
 def attacked(attack: Ascent | CarliniAscent, model: nn.Module, data: Data, seed: int = 0) -> Found:
@@ -347,154 +253,6 @@ def test_pixels_and_transformations_code_any_data_set(tiny_data):
         assert torch.equal(data.labels, tiny_data.labels)
 
 
-# ---- several attempts ----
-
-
-@pytest.mark.parametrize(
-    ("manifold", "attack"),
-    [
-        (Pixels(), Ascent(steps=8, eps=0.1)),
-        (LinearDecoder(), Ascent(steps=8, eps=0.1)),
-        (Affine("hard"), CarliniAscent(steps=8, eps=0.2)),
-    ],
-    ids=["pixels", "decoder", "affine"],
-)
-def test_a_point_and_attempt_do_not_depend_on_the_batch(manifold, attack):
-    model = normalised_net()
-    data = coded(manifold, model)
-    whole = examples(model, attack, data, points=12, tries=3)
-    for points, batch_size in ((4, 1), (12, 7)):
-        part = examples(model, attack, data, points=points, tries=3, batch_size=batch_size)
-        torch.testing.assert_close(part["codes"], whole["codes"][:points], rtol=0, atol=2e-4)
-        for name in ("success", "correct", "steps", "valid"):
-            assert torch.equal(part[name], whole[name][:points]), name
-    other = examples(model, attack, data, points=12, tries=3, seed=1)
-    assert not torch.equal(other["codes"], whole["codes"])
-    codes = whole["codes"][0]
-    assert not torch.equal(codes[0], codes[1]), "two attempts are the same"
-
-
-def test_attempts_measure_both_spaces_and_leave_out_what_does_not_count():
-    model = normalised_net()
-    data = coded(LinearDecoder(), model)
-    data.codes[2] = 2.5
-    with torch.no_grad():
-        data.labels[2] = model(data.manifold.decode(data.codes[2:3], data.images)).argmax()
-    attack = Ascent(steps=8)
-    found = attempts(model, attack, data, points=12, tries=2)
-    codes = examples(model, attack, data, points=12, tries=2)["codes"]
-    moved = (codes - data.codes[:, None]).flatten(0, 1)
-    images = data.manifold.decode(codes.flatten(0, 1), data.images)
-    delta = (images - data.manifold.decode(data.codes, data.images).repeat_interleave(2, 0)).flatten(1)
-    torch.testing.assert_close(found["code_linf"].flatten(), moved.abs().amax(1))
-    torch.testing.assert_close(found["code_l2"].flatten(), moved.norm(dim=1))
-    torch.testing.assert_close(found["image_linf"].flatten(), delta.abs().amax(1))
-    torch.testing.assert_close(found["image_l2"].flatten(), delta.norm(dim=1))
-    assert all(part.shape == (12, 2) for part in found.values())
-    assert found["valid"][:, 0].tolist() == [True, True, False] + [True] * 9
-    assert found["correct"][:, 0].tolist() == [True, False] + [True] * 10
-    for row in (1, 2):
-        assert not found["success"][row].any()
-        assert (found["image_l2"][row] == 0).all()
-    assert found["success"].any()
-
-
-def test_where_no_point_counts_nothing_is_attacked():
-    model = normalised_net()
-    data = coded(Pixels(), model)
-    wrong = replace(data, labels=(data.labels + 1) % 3)
-    found = attempts(model, Ascent(), wrong, points=3)
-    assert not found["correct"].any()
-    assert (found["steps"] == -1).all()
-    with pytest.raises(ValueError, match="none of 3 points is correct and valid"):
-        success_rate(found)
-    assert smallest(model, Ascent(), wrong, points=3)["size"].tolist() == [0, 0, 0]
-
-
-def test_attempts_are_kept_under_their_name(tiny_data, tiny_net, cache):
-    data = InPixels(tiny_data)
-    first = kept(attempts, tiny_net(), Ascent(steps=2), data, points=4, tries=2)
-    again = kept(attempts, tiny_net(), Ascent(steps=2), data, points=4, tries=2)
-    assert first.keys() == again.keys()
-    assert len(list(cache.glob("attempts-*.safetensors"))) == 1
-    for attack, other in ((Ascent(steps=2, eps=0.2), data), (Ascent(steps=2), Transformed(tiny_data))):
-        kept(attempts, tiny_net(), attack, other, points=4, tries=2)
-    assert len(list(cache.glob("attempts-*.safetensors"))) == 3
-
-
-# ---- the smallest change ----
-
-
-def test_the_smallest_change_of_a_linear_model_is_the_distance_to_the_border():
-    distances = torch.linspace(0.02, 0.14, 10)
-    data = pixels_at(distances)
-    data.labels[3] = 1 - data.labels[3]
-    found = smallest(TwoClasses(), Ascent(eps=0.12, steps=60), data, points=10)
-    size = found["size"]
-    assert size[3] == 0, "wrong before"
-    assert torch.equal(size.isinf(), distances > 0.12), "beyond eps"
-    reached = size.isfinite() & (size > 0)
-    assert (size[reached] >= distances[reached] - 1e-5).all(), "nearer than possible"
-    assert (size[reached] <= distances[reached] + 0.12 / 2**9 + 1e-4).all(), f"too far: {size - distances}"
-    assert found["valid"].all()
-
-
-def test_the_smallest_change_is_in_the_norm_of_the_attack():
-    distances = torch.linspace(0.02, 0.06, 6)
-    exact = distances * WEIGHTS.abs().sum() / WEIGHTS.norm()
-    along_signs = distances * 6**0.5  # Adam's first steps go there
-    size = smallest(TwoClasses(), Ascent(eps=0.3, norm="l2", steps=60), pixels_at(distances), points=6)[
-        "size"
-    ]
-    assert (size >= exact - 1e-5).all()
-    assert (size <= 1.05 * along_signs + 0.005).all(), f"{size} for {along_signs}"
-
-
-# ---- transfer ----
-
-
-def test_examples_carry_over_to_the_same_model_and_not_to_its_opposite():
-    data = pixels_at(torch.linspace(0.02, 0.1, 8))
-    found = examples(TwoClasses(), Ascent(eps=0.06), data, points=8, tries=2)
-    same = transferred(TwoClasses(), data, found)
-    assert torch.equal(same["success"], found["success"])
-    assert torch.equal(same["correct"], found["correct"])
-    assert found["success"].any()
-    opposite = transferred(TwoClasses(sign=-1), data, found)
-    assert not opposite["correct"].any()
-    assert not opposite["success"].any()
-
-
-# ---- rates ----
-
-
-def table() -> dict[str, Tensor]:
-    """Four points with two attempts: both succeed, one, one that is not valid, one that was wrong before."""
-    flags = {
-        "success": [[True, True], [True, False], [True, True], [False, False]],
-        "correct": [[True, True], [True, True], [True, True], [False, False]],
-        "valid": [[True, True], [True, True], [False, False], [True, True]],
-    }
-    return {name: torch.tensor(part) for name, part in flags.items()}
-
-
-def test_rates_name_their_denominators():
-    value, (low, high) = success_rate(table())
-    assert value == pytest.approx(75), "three of four attempts on points that count"
-    assert 0 < low < 75 < high < 100, "an interval for two points"
-    assert success_rate(table(), as_coded=True)[0] == pytest.approx(50), "three of six attempts"
-    shares, places = success_of_points(table(), as_coded=True)
-    assert (shares.tolist(), places.tolist()) == ([100, 50, 0], [0, 1, 2])
-    assert (worst_case(table()).count, worst_case(table()).n) == (2, 2)
-    assert (worst_case(table(), as_coded=True).count, worst_case(table(), as_coded=True).n) == (2, 3)
-
-
-def test_more_attempts_do_not_narrow_the_interval():
-    found = {name: part[:, :1].repeat(1, 50) for name, part in table().items()}
-    few = {name: part[:, :1] for name, part in table().items()}
-    assert success_rate(found) == success_rate(few)
-
-
 # ---- every complaint ----
 
 
@@ -529,14 +287,3 @@ def test_codes_bases_and_labels_must_fit(change: Callable[..., tuple[Tensor, ...
     data = coded(Affine(), model := normalised_net())
     with pytest.raises(ValueError, match=re.escape(message)):
         Ascent()(model, data.manifold, *change(data.codes, data.images, data.labels))
-
-
-def test_points_and_rounds_are_checked(tiny_data: Dataset, tiny_net):
-    data = InPixels(tiny_data)
-    for points in (0, 51):
-        with pytest.raises(ValueError, match=f"points={points}: there are 50 examples, so 1 to 50"):
-            attempts(tiny_net(), Ascent(), data, points=points)
-    with pytest.raises(ValueError, match="tries=0: at least one"):
-        attempts(tiny_net(), Ascent(), data, points=2, tries=0)
-    with pytest.raises(ValueError, match="rounds=0: at least one"):
-        smallest(tiny_net(), Ascent(), data, points=2, rounds=0)

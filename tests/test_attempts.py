@@ -1,0 +1,183 @@
+"""Attempts on the points of a data set: none depends on the others, what counts is named, and bisection comes near."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from coded_data import WEIGHTS, LinearDecoder, TwoClasses, coded, normalised_net, pixels_at
+from torch import Tensor
+
+from robustutils.artifacts import kept
+from robustutils.attempts import (
+    attempts,
+    examples,
+    smallest,
+    success_of_points,
+    success_rate,
+    transferred,
+    worst_case,
+)
+from robustutils.data import Dataset
+from robustutils.fonts import Affine
+from robustutils.latent import Ascent, CarliniAscent, InPixels, Pixels, Transformed
+
+# ---- several attempts ----
+
+
+@pytest.mark.parametrize(
+    ("manifold", "attack"),
+    [
+        (Pixels(), Ascent(steps=8, eps=0.1)),
+        (LinearDecoder(), Ascent(steps=8, eps=0.1)),
+        (Affine("hard"), CarliniAscent(steps=8, eps=0.2)),
+    ],
+    ids=["pixels", "decoder", "affine"],
+)
+def test_a_point_and_attempt_do_not_depend_on_the_batch(manifold, attack):
+    model = normalised_net()
+    data = coded(manifold, model)
+    whole = examples(model, attack, data, points=12, tries=3)
+    for points, batch_size in ((4, 1), (12, 7)):
+        part = examples(model, attack, data, points=points, tries=3, batch_size=batch_size)
+        torch.testing.assert_close(part["codes"], whole["codes"][:points], rtol=0, atol=2e-4)
+        for name in ("success", "correct", "steps", "valid"):
+            assert torch.equal(part[name], whole[name][:points]), name
+    other = examples(model, attack, data, points=12, tries=3, seed=1)
+    assert not torch.equal(other["codes"], whole["codes"])
+    codes = whole["codes"][0]
+    assert not torch.equal(codes[0], codes[1]), "two attempts are the same"
+
+
+def test_attempts_measure_both_spaces_and_leave_out_what_does_not_count():
+    model = normalised_net()
+    data = coded(LinearDecoder(), model)
+    data.codes[2] = 2.5
+    with torch.no_grad():
+        data.labels[2] = model(data.manifold.decode(data.codes[2:3], data.images)).argmax()
+    attack = Ascent(steps=8)
+    found = attempts(model, attack, data, points=12, tries=2)
+    codes = examples(model, attack, data, points=12, tries=2)["codes"]
+    moved = (codes - data.codes[:, None]).flatten(0, 1)
+    images = data.manifold.decode(codes.flatten(0, 1), data.images)
+    delta = (images - data.manifold.decode(data.codes, data.images).repeat_interleave(2, 0)).flatten(1)
+    torch.testing.assert_close(found["code_linf"].flatten(), moved.abs().amax(1))
+    torch.testing.assert_close(found["code_l2"].flatten(), moved.norm(dim=1))
+    torch.testing.assert_close(found["image_linf"].flatten(), delta.abs().amax(1))
+    torch.testing.assert_close(found["image_l2"].flatten(), delta.norm(dim=1))
+    assert all(part.shape == (12, 2) for part in found.values())
+    assert found["valid"][:, 0].tolist() == [True, True, False] + [True] * 9
+    assert found["correct"][:, 0].tolist() == [True, False] + [True] * 10
+    for row in (1, 2):
+        assert not found["success"][row].any()
+        assert (found["image_l2"][row] == 0).all()
+    assert found["success"].any()
+
+
+def test_where_no_point_counts_nothing_is_attacked():
+    model = normalised_net()
+    data = coded(Pixels(), model)
+    wrong = replace(data, labels=(data.labels + 1) % 3)
+    found = attempts(model, Ascent(), wrong, points=3)
+    assert not found["correct"].any()
+    assert (found["steps"] == -1).all()
+    with pytest.raises(ValueError, match="none of 3 points is correct and valid"):
+        success_rate(found)
+    assert smallest(model, Ascent(), wrong, points=3)["size"].tolist() == [0, 0, 0]
+
+
+def test_attempts_are_kept_under_their_name(tiny_data, tiny_net, cache):
+    data = InPixels(tiny_data)
+    first = kept(attempts, tiny_net(), Ascent(steps=2), data, points=4, tries=2)
+    again = kept(attempts, tiny_net(), Ascent(steps=2), data, points=4, tries=2)
+    assert first.keys() == again.keys()
+    assert len(list(cache.glob("attempts-*.safetensors"))) == 1
+    for attack, other in ((Ascent(steps=2, eps=0.2), data), (Ascent(steps=2), Transformed(tiny_data))):
+        kept(attempts, tiny_net(), attack, other, points=4, tries=2)
+    assert len(list(cache.glob("attempts-*.safetensors"))) == 3
+
+
+# ---- the smallest change ----
+
+
+def test_the_smallest_change_of_a_linear_model_is_the_distance_to_the_border():
+    distances = torch.linspace(0.02, 0.14, 10)
+    data = pixels_at(distances)
+    data.labels[3] = 1 - data.labels[3]
+    found = smallest(TwoClasses(), Ascent(eps=0.12, steps=60), data, points=10)
+    size = found["size"]
+    assert size[3] == 0, "wrong before"
+    assert torch.equal(size.isinf(), distances > 0.12), "beyond eps"
+    reached = size.isfinite() & (size > 0)
+    assert (size[reached] >= distances[reached] - 1e-5).all(), "nearer than possible"
+    assert (size[reached] <= distances[reached] + 0.12 / 2**9 + 1e-4).all(), f"too far: {size - distances}"
+    assert found["valid"].all()
+
+
+def test_the_smallest_change_is_in_the_norm_of_the_attack():
+    distances = torch.linspace(0.02, 0.06, 6)
+    exact = distances * WEIGHTS.abs().sum() / WEIGHTS.norm()
+    along_signs = distances * 6**0.5  # Adam's first steps go there
+    size = smallest(TwoClasses(), Ascent(eps=0.3, norm="l2", steps=60), pixels_at(distances), points=6)[
+        "size"
+    ]
+    assert (size >= exact - 1e-5).all()
+    assert (size <= 1.05 * along_signs + 0.005).all(), f"{size} for {along_signs}"
+
+
+# ---- transfer ----
+
+
+def test_examples_carry_over_to_the_same_model_and_not_to_its_opposite():
+    data = pixels_at(torch.linspace(0.02, 0.1, 8))
+    found = examples(TwoClasses(), Ascent(eps=0.06), data, points=8, tries=2)
+    same = transferred(TwoClasses(), data, found)
+    assert torch.equal(same["success"], found["success"])
+    assert torch.equal(same["correct"], found["correct"])
+    assert found["success"].any()
+    opposite = transferred(TwoClasses(sign=-1), data, found)
+    assert not opposite["correct"].any()
+    assert not opposite["success"].any()
+
+
+# ---- rates ----
+
+
+def table() -> dict[str, Tensor]:
+    """Four points with two attempts: both succeed, one, one that is not valid, one that was wrong before."""
+    flags = {
+        "success": [[True, True], [True, False], [True, True], [False, False]],
+        "correct": [[True, True], [True, True], [True, True], [False, False]],
+        "valid": [[True, True], [True, True], [False, False], [True, True]],
+    }
+    return {name: torch.tensor(part) for name, part in flags.items()}
+
+
+def test_rates_name_their_denominators():
+    value, (low, high) = success_rate(table())
+    assert value == pytest.approx(75), "three of four attempts on points that count"
+    assert 0 < low < 75 < high < 100, "an interval for two points"
+    assert success_rate(table(), as_coded=True)[0] == pytest.approx(50), "three of six attempts"
+    shares, places = success_of_points(table(), as_coded=True)
+    assert (shares.tolist(), places.tolist()) == ([100, 50, 0], [0, 1, 2])
+    assert (worst_case(table()).count, worst_case(table()).n) == (2, 2)
+    assert (worst_case(table(), as_coded=True).count, worst_case(table(), as_coded=True).n) == (2, 3)
+
+
+def test_more_attempts_do_not_narrow_the_interval():
+    found = {name: part[:, :1].repeat(1, 50) for name, part in table().items()}
+    few = {name: part[:, :1] for name, part in table().items()}
+    assert success_rate(found) == success_rate(few)
+
+
+# ---- every complaint ----
+
+
+def test_points_and_rounds_are_checked(tiny_data: Dataset, tiny_net):
+    data = InPixels(tiny_data)
+    for points in (0, 51):
+        with pytest.raises(ValueError, match=f"points={points}: there are 50 examples, so 1 to 50"):
+            attempts(tiny_net(), Ascent(), data, points=points)
+    with pytest.raises(ValueError, match="tries=0: at least one"):
+        attempts(tiny_net(), Ascent(), data, points=2, tries=0)
+    with pytest.raises(ValueError, match="rounds=0: at least one"):
+        smallest(tiny_net(), Ascent(), data, points=2, rounds=0)
