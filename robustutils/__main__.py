@@ -112,8 +112,9 @@ def _networks(options: argparse.Namespace) -> None:
     print(f"{'name':26} {'data':14} {'accuracy':>8}  {'trained against':22} {'minutes':>7} {'MiB':>5}")
     for found in catalogue.table():
         minutes = found["certificate"]["seconds"] / 60
+        accuracy = "-" if found["accuracy"] is None else f"{found['accuracy']:.2f}%"
         print(
-            f"{found['network']:26} {found['dataset']:14} {found['accuracy']:7.2f}%  {found['radius']:22} "
+            f"{found['network']:26} {found['dataset']:14} {accuracy:>8}  {found['radius']:22} "
             f"{minutes:7.1f} {found['bytes'] / 2**20:5.1f}"
         )
 
