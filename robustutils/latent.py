@@ -141,6 +141,24 @@ def answers(model: nn.Module, manifold: Manifold, codes: Tensor, bases: Tensor) 
 # ---- attacks ----
 
 
+def check_inputs(codes: Tensor, bases: Tensor, labels: Tensor, noise: Tensor) -> None:
+    """Check what an attack is given: codes and noise float32 [N, ...], N > 0, bases [N, ...] and labels int64 [N].
+
+    Raises:
+        ValueError: they have other types or do not fit each other.
+    """
+    n = len(codes)
+    if n == 0 or codes.dtype != torch.float32 or labels.shape != (n,) or labels.dtype != torch.int64:
+        raise ValueError(
+            f"codes must be float32 [N, ...] with N > 0 and labels int64 [N], got {codes.dtype} "
+            f"{list(codes.shape)} and {labels.dtype} {list(labels.shape)}"
+        )
+    if len(bases) != n or noise.shape != codes.shape:
+        raise ValueError(
+            f"{n} codes {list(codes.shape)} with {len(bases)} bases and a start of {list(noise.shape)}"
+        )
+
+
 @dataclass(frozen=True, eq=False)
 class Found:
     """What an attack has found for N examples.
@@ -237,23 +255,14 @@ class _Search:
 
         With ``keep`` = "first" examples that are wrong before the attack are left as they are.
         """
-        n = len(codes)
-        if n == 0 or codes.dtype != torch.float32 or labels.shape != (n,) or labels.dtype != torch.int64:
-            raise ValueError(
-                f"codes must be float32 [N, ...] with N > 0 and labels int64 [N], got {codes.dtype} "
-                f"{list(codes.shape)} and {labels.dtype} {list(labels.shape)}"
-            )
-        if len(bases) != n or noise.shape != codes.shape:
-            raise ValueError(
-                f"{n} codes {list(codes.shape)} with {len(bases)} bases and a start of {list(noise.shape)}"
-            )
+        check_inputs(codes, bases, labels, noise)
         codes = codes.detach()
         if radius is None:
             radius = torch.full_like(labels, self.eps, dtype=torch.float32)
         found, steps = codes.clone(), torch.full_like(labels, -1)
         with evaluation_mode(model):
             correct = answers(model, manifold, codes, bases) == labels
-            chosen = correct.nonzero().squeeze(1) if self.keep == "first" else torch.arange(n)
+            chosen = correct.nonzero().squeeze(1) if self.keep == "first" else torch.arange(len(codes))
             if len(chosen):
                 found[chosen], steps[chosen] = self._climb(
                     _folded(model),

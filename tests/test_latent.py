@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from coded_data import SIDE, Data, LinearDecoder, TwoClasses, coded, normalised_net, pixels_at
 from torch import Tensor, nn
 
-from robustutils import fonts, latent
+from robustutils import latent
 from robustutils.attacks import margin
 from robustutils.fonts import Affine
 from robustutils.latent import (
@@ -231,13 +231,6 @@ def test_normalisation_is_folded_into_convolutions_alone():
     assert [type(part).__name__ for part in folded.modules()].count("BatchNorm2d") == 0
     torch.testing.assert_close(folded(x), net(x))
     assert latent._folded(TwoClasses()).state_dict().keys() == TwoClasses().state_dict().keys()
-
-
-def test_affine_maps_are_not_rounded_under_autocast():
-    images, theta = torch.rand(4, 1, SIDE, SIDE), torch.rand(4, 6) / 5
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        made = Affine().decode(theta, images)
-    assert torch.equal(made, fonts.render(images, theta))
 
 
 # ---- data sets ----
