@@ -1,15 +1,14 @@
 """Attacks over codes, several times on each point of a data set: what they find, how far it is, and how often (DIS, 3.1)."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from robustutils.attacks import evaluation_mode
-from robustutils.evaluation import rate
 from robustutils.latent import Ascent, CarliniAscent, Coded, Found, answers, within
-from robustutils.statistics import Interval, Rate, wilson
+from robustutils.outcomes import Conditional
 
 
 def examples(
@@ -66,27 +65,31 @@ def attempts(
     seed: int = 0,
     batch_size: int = 500,
 ) -> dict[str, Tensor]:
-    """How far :func:`examples` come, without the examples: all of it [points, tries], on the CPU.
-
-    Returns:
-        ``success``, ``correct``, ``valid`` bool and ``steps`` int64 as there; ``code_linf``, ``code_l2``, ``image_linf``,
-        ``image_l2`` float32, the distances between codes and between decoded images, 0 where a point was not attacked.
+    """How often :func:`examples` succeed, without the examples: ``success``, ``correct`` and ``valid`` as there.
 
     Raises:
         ValueError: more points than examples, or no attempt.
     """
     found = examples(model, attack, data, points=points, tries=tries, seed=seed, batch_size=batch_size)
-    made = found.pop("codes").flatten(0, 1)
-    rows = torch.arange(points).repeat_interleave(tries)
-    distances: dict[str, list[Tensor]] = {}
-    for part, codes in zip(rows.split(1000), made.split(1000), strict=True):
-        bases, before = data.bases(part), data.codes[part]
-        with torch.no_grad():
-            moved = (data.manifold.decode(codes, bases) - data.manifold.decode(before, bases)).flatten(1)
-        for name, delta in (("code", (codes - before).flatten(1)), ("image", moved)):
-            distances.setdefault(f"{name}_linf", []).append(delta.abs().amax(1))
-            distances.setdefault(f"{name}_l2", []).append(delta.norm(dim=1))
-    return found | {name: torch.cat(parts).view(points, tries) for name, parts in distances.items()}
+    return {name: found[name] for name in ("success", "correct", "valid")}
+
+
+def steps(
+    model: nn.Module,
+    attack: Ascent | CarliniAscent,
+    data: Coded,
+    *,
+    points: int,
+    tries: int = 5,
+    seed: int = 0,
+) -> dict[str, Tensor]:
+    """How soon :func:`examples` succeed: ``success`` bool and ``steps`` int16 [points, tries], -1 without success.
+
+    Raises:
+        ValueError: more points than examples, or no attempt.
+    """
+    found = examples(model, attack, data, points=points, tries=tries, seed=seed)
+    return {"success": found["success"], "steps": found["steps"].where(found["success"], -1).short()}
 
 
 def smallest(
@@ -132,19 +135,36 @@ def smallest(
     return {"size": size.masked_fill(~valid, torch.inf), "valid": valid}
 
 
-def transferred(model: nn.Module, data: Coded, found: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """What :func:`examples` of another model do to this one.
+def transferred(
+    model: nn.Module,
+    source: nn.Module,
+    attack: Ascent | CarliniAscent,
+    data: Coded,
+    *,
+    points: int,
+    tries: int = 5,
+    seed: int = 0,
+) -> dict[str, Tensor]:
+    """What :func:`examples` of another model, the source, do to this one.
 
     Returns:
         ``correct``, ``success``, ``valid`` bool [points, tries] as there, for this model: ``success`` where the point is
-        correct and the other model's example, whether it fooled that one or not, is wrong.
+        correct and the source's example, whether it fooled that one or not, is wrong.
+
+    Raises:
+        ValueError: more points than examples, or no attempt.
     """
-    points, tries = found["success"].shape
+    found = examples(source, attack, data, points=points, tries=tries, seed=seed)
     rows = torch.arange(points)
     correct = _judged(model, data, rows, data.codes[rows]).unsqueeze(1).repeat(1, tries)
     each = rows.repeat_interleave(tries)
     stands = _judged(model, data, each, found["codes"].flatten(0, 1)).view(points, tries)
     return {"correct": correct, "success": correct & ~stands, "valid": found["valid"]}
+
+
+def correct_points(model: nn.Module, data: Coded) -> Tensor:
+    """Whether the image of each example's codes is classified as labelled: bool [N] on the CPU."""
+    return _judged(model, data, torch.arange(len(data.labels)), data.codes)
 
 
 def _begun(model: nn.Module, data: Coded, points: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -201,40 +221,43 @@ def _generator(*key: int) -> torch.Generator:
     return torch.Generator().manual_seed(int(np.random.SeedSequence(key).generate_state(1)[0]))
 
 
-# ---- rates ----
+# ---- what counts ----
 
 
-def success_of_points(found: Mapping[str, Tensor], *, as_coded: bool = False) -> tuple[Tensor, Tensor]:
-    """Share of the attempts that succeed at each point that counts, float64 [n] in percent, and their places, int64 [n].
+def success(
+    found: Sequence[Mapping[str, Tensor]],
+    seeds: Sequence[int],
+    *,
+    as_coded: bool = False,
+    worst: bool = False,
+) -> Conditional:
+    """Share of the attempts on a point that succeed, in percent, over the points that count (DIS, section 3.1).
 
     A point counts where the model is right before the attack and the codes lie within the bounds. In the authors' code, with
-    ``as_coded``, it counts wherever the model is right, and never succeeds outside of the bounds: the rate is lower.
+    ``as_coded``, it counts wherever the model is right, and never succeeds outside of the bounds: the rate is lower. The
+    attempts on a point go together, so that intervals count points.
 
     Args:
-        found: ``success``, ``correct`` and ``valid``, bool [points, tries].
+        found: of each training seed ``success``, ``correct`` and ``valid``, bool [points, tries].
+        seeds: these seeds.
         as_coded: the authors' denominator.
+        worst: whether one success of all attempts makes a point succeed altogether.
 
     Raises:
-        ValueError: no point counts.
+        ValueError: no point of a seed counts.
     """
-    counts = found["correct"][:, 0] if as_coded else (found["correct"] & found["valid"])[:, 0]
-    if not counts.any():
-        raise ValueError(f"none of {len(counts)} points is correct and valid: no success rate")
-    hits = (found["success"] & found["correct"] & found["valid"])[counts]
-    return 100 * hits.double().mean(1), counts.nonzero().squeeze(1)
+    hits = [one["success"] & one["correct"] & one["valid"] for one in found]
+    shares = [part.any(1).double() if worst else part.double().mean(1) for part in hits]
+    counts = [one["correct"][:, 0] & (one["valid"][:, 0] | as_coded) for one in found]
+    return Conditional(100 * torch.stack(shares).numpy(), torch.stack(counts).numpy(), seeds)
 
 
-def success_rate(found: Mapping[str, Tensor], *, as_coded: bool = False) -> tuple[float, Interval]:
-    """Successful attempts over all attempts on points that count, in percent, and its 95% interval (DIS, section 3.1).
+def steps_to_success(found: Sequence[Mapping[str, Tensor]], seeds: Sequence[int]) -> Conditional:
+    """Mean number of updates of a point's successful attempts, over the points that have one (DIS-X1).
 
-    The attempts on a point go together, so the interval is Wilson's for as many trials as there are points: as if the
-    attempts on a point all agreed, which at worst makes it too wide.
+    ``found`` has of each training seed ``success`` bool and ``steps`` [points, tries].
     """
-    shares, _ = success_of_points(found, as_coded=as_coded)
-    low, high = wilson(shares.sum().item() / 100, len(shares))
-    return shares.mean().item(), (100 * low, 100 * high)
-
-
-def worst_case(found: Mapping[str, Tensor], *, as_coded: bool = False) -> Rate:
-    """Points that at least one of the attempts succeeds at, over points that count."""
-    return rate(success_of_points(found, as_coded=as_coded)[0] > 0)
+    hits = torch.stack([one["success"] for one in found])
+    updates = torch.stack([one["steps"] for one in found]).double().where(hits, 0).sum(2)
+    count = hits.sum(2)
+    return Conditional((updates / count.clamp_min(1)).numpy(), (count > 0).numpy(), seeds, percent=False)

@@ -124,9 +124,9 @@ def _entries() -> dict[str, Entry]:
     entries["l0_sparse_mnist"] = Entry(functools.partial(_defended, "l0_sparse", "mnist"), "mnist")
     for name in ("abs", "binary_abs"):
         entries[f"{name}_mnist"] = Entry(functools.partial(_defended, name, "mnist"), "mnist", images=1000)
-    for label in range(10):
-        make = functools.partial(_vae_gan, label)
-        entries[f"vae_gan_mnist_{label}"] = Entry(make, "mnist", classifier=False)
+    for digit in range(10):
+        vae_gan = functools.partial(_vae_gan, digit)
+        entries[f"vae_gan_mnist_{digit}"] = Entry(vae_gan, "mnist", classifier=False)
     for name, seeds in {"d": 3, "c": 2, "b": 1, "b_star": 1, "a": 1}.items():
         for seed in range(seeds):
             label = f"eat_{name}" if seed == 0 else f"eat_{name}_seed_{seed}"

@@ -14,7 +14,7 @@ from scipy import stats
 from scipy.interpolate import PchipInterpolator
 
 from robustutils.outcomes import Measurement
-from robustutils.statistics import Interval, independent_difference, wilson
+from robustutils.statistics import Interval, independent_difference, mean_interval, wilson
 
 
 @dataclass(frozen=True)
@@ -67,6 +67,21 @@ class Estimate:
         return Measurement(
             self.value, self.ci95, self.n, list(self.per_seed), effect=np.mean(each), effect_per_seed=each
         )
+
+
+@dataclass(frozen=True)
+class Band:
+    """Percentages of several seeds as one point of a curve: their mean, and the 95% interval over them."""
+
+    percent: float
+    interval: Interval
+
+    @classmethod
+    def of(cls, each: Sequence[float]) -> "Band":
+        """Of the number of each seed; a single one has no width."""
+        mean = float(np.mean(each))
+        low, high = mean_interval(each) if len(each) > 1 else (mean, mean)
+        return cls(mean, (max(low, 0.0), min(high, 100.0)))
 
 
 # ---- success and test error ----

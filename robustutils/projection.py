@@ -9,16 +9,18 @@ the manifold, ``length`` of the change, their ``ratio``, and the ``cosine`` betw
 changed, or nothing is left, ratio and cosine are 0.
 """
 
-from collections.abc import Mapping
-
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from robustutils import fonts
+from robustutils._dataset import Dataset
 from robustutils._files import choose
-from robustutils.outcomes import Measurement, Outcomes
+from robustutils.attempts import examples
+from robustutils.fonts import FontsDataset
+from robustutils.latent import Ascent, Coded
+from robustutils.outcomes import Outcomes
 
 # Directions whose squared length is this share of the longest one's are rounding, not neighbours.
 _LEAST_SQUARE = 1e-10
@@ -256,6 +258,65 @@ def controls(
 # ---- numbers ----
 
 
+def distances(
+    model: nn.Module,
+    attack: Ascent,
+    data: Coded,
+    truth: FontsDataset | Dataset,
+    black: Tensor,
+    *,
+    points: int,
+    tries: int = 2,
+    seed: int = 0,
+    with_controls: bool = False,
+) -> dict[str, Tensor]:
+    """Where the successful examples of an attack lie: the numbers of a projection for each of them, float32 [n].
+
+    Args:
+        model: that is attacked.
+        attack: on the codes of ``data``.
+        data: the test set, in pixels or on a manifold.
+        truth: the test set itself where it is FONTS, whose manifold is known; else the training set, whose images are the
+            neighbours.
+        black: bool [1, 28, 28], the pixels of :func:`background`.
+        points, tries, seed: as of :func:`robustutils.attempts.examples`.
+        with_controls: whether :func:`controls` of a regular attack are projected too; the held-out images, only on
+            neighbours, are the test images behind the attacked ones.
+
+    Returns:
+        ``place`` int64 [n], the place of each example's image in the test set; ``distance``, ``length``, ``ratio``,
+        ``cosine`` and ``background`` (in percent). Those of the controls begin with "noise " and "held-out ".
+
+    Raises:
+        ValueError: no attempt succeeds, or what the parts raise.
+    """
+    found = examples(model, attack, data, points=points, tries=tries, seed=seed)
+    places, chances = found["success"].nonzero().unbind(1)
+    if not len(places):
+        raise ValueError(f"none of {points} points has an example")
+    with torch.no_grad():
+        bases = data.bases(places)
+        images = data.manifold.decode(found["codes"][places, chances], bases)
+        clean = data.manifold.decode(data.codes[places], bases)
+    projected = {"": images}
+    known = isinstance(truth, FontsDataset)
+    if with_controls:
+        beside = controls(images, clean, data.codes[points : 2 * points], seed=seed)
+        projected |= {f"{name} ": part for name, part in beside.items() if not (known and name == "held-out")}
+    numbers = {"place": places}
+    for name, part in projected.items():
+        if isinstance(truth, FontsDataset):
+            measured = onto_affine(
+                part, truth.bases(places), truth.thetas[places], truth.ranges, with_images=False
+            )
+            del measured["thetas"]
+        else:
+            measured = onto_neighbours(part, clean, truth.images, with_images=False)
+        measured["background"] = 100 * background(part, clean, black)
+        numbers |= {f"{name}{key}": value.float() for key, value in measured.items()}
+    return numbers
+
+
 def outcomes(values: Tensor, images: Tensor, *, seeds: tuple[int, ...] = (0,), dataset: str = "") -> Outcomes:
     """Numbers of attempts [n] as outcomes of the images they were made on, int64 [n] with repetitions.
 
@@ -271,28 +332,6 @@ def outcomes(values: Tensor, images: Tensor, *, seeds: tuple[int, ...] = (0,), d
     places, inverse, counts = np.unique(images.cpu().numpy(), return_inverse=True, return_counts=True)
     sums = np.bincount(inverse, weights=values.detach().double().cpu().numpy())
     return Outcomes(sums / counts, seeds, places, dataset)
-
-
-def difference(
-    found: Mapping[str, Tensor],
-    control: Mapping[str, Tensor],
-    images: Tensor,
-    control_images: Tensor | None = None,
-    *,
-    quantity: str = "ratio",
-) -> Measurement:
-    """Mean of a quantity of attempts minus that of a control, paired by image, with Student's 95% interval.
-
-    ``images`` int64 [n] are the places of the attempts' images, ``control_images`` those of the control where it has others;
-    images that only one of them has are left out.
-
-    Raises:
-        ValueError: a quantity that is not there, other lengths, or no image in common.
-    """
-    for part in (found, control):
-        choose("quantity", quantity, part)
-    theirs = images if control_images is None else control_images
-    return outcomes(found[quantity], images) - outcomes(control[quantity], theirs)
 
 
 def black_pixels(train_images: Tensor, *, share: float = 0.99, dark: float = 0.0) -> Tensor:
@@ -327,25 +366,3 @@ def background(perturbed: Tensor, clean: Tensor, black: Tensor) -> Tensor:
     total = squares.flatten(1).sum(1)
     inside = (squares * black.to(squares.device)).flatten(1).sum(1)
     return torch.where(total > 0, inside / total, 0)
-
-
-def histogram(values: Mapping[str, Tensor], bins: int = 30) -> dict[str, Tensor]:
-    """Counts of several samples [n] over the same bins from 0 to the highest value, as Figure 3 shows distances.
-
-    Returns ``edges`` float64 [bins + 1], and for each name int64 [bins]; the last bin includes its high edge.
-
-    Raises:
-        ValueError: ``bins`` < 1, no values, or some that are negative or not finite.
-    """
-    samples = {name: value.detach().double().cpu().numpy() for name, value in values.items()}
-    if bins < 1 or not samples or any(len(sample) == 0 for sample in samples.values()):
-        raise ValueError(
-            f"bins={bins}, samples {list(samples)}: at least one bin, and a value in each sample"
-        )
-    for name, sample in samples.items():
-        if not (np.isfinite(sample).all() and sample.min() >= 0):
-            raise ValueError(f"{name} has values that are negative or not finite: {sample.min():g}")
-    highest = max(sample.max() for sample in samples.values()) or 1.0
-    edges = np.linspace(0, highest, bins + 1)
-    counts = {name: torch.from_numpy(np.histogram(sample, edges)[0]) for name, sample in samples.items()}
-    return {"edges": torch.from_numpy(edges)} | counts

@@ -10,12 +10,13 @@ from torch import Tensor
 from robustutils.artifacts import kept
 from robustutils.attempts import (
     attempts,
+    correct_points,
     examples,
     smallest,
-    success_of_points,
-    success_rate,
+    steps,
+    steps_to_success,
+    success,
     transferred,
-    worst_case,
 )
 from robustutils.data import Dataset
 from robustutils.fonts import Affine
@@ -48,29 +49,31 @@ def test_a_point_and_attempt_do_not_depend_on_the_batch(manifold, attack):
     assert not torch.equal(codes[0], codes[1]), "two attempts are the same"
 
 
-def test_attempts_measure_both_spaces_and_leave_out_what_does_not_count():
+def test_what_does_not_count_is_not_attacked():
     model = normalised_net()
     data = coded(LinearDecoder(), model)
     data.codes[2] = 2.5
     with torch.no_grad():
         data.labels[2] = model(data.manifold.decode(data.codes[2:3], data.images)).argmax()
-    attack = Ascent(steps=8)
-    found = attempts(model, attack, data, points=12, tries=2)
-    codes = examples(model, attack, data, points=12, tries=2)["codes"]
-    moved = (codes - data.codes[:, None]).flatten(0, 1)
-    images = data.manifold.decode(codes.flatten(0, 1), data.images)
-    delta = (images - data.manifold.decode(data.codes, data.images).repeat_interleave(2, 0)).flatten(1)
-    torch.testing.assert_close(found["code_linf"].flatten(), moved.abs().amax(1))
-    torch.testing.assert_close(found["code_l2"].flatten(), moved.norm(dim=1))
-    torch.testing.assert_close(found["image_linf"].flatten(), delta.abs().amax(1))
-    torch.testing.assert_close(found["image_l2"].flatten(), delta.norm(dim=1))
+    found = attempts(model, Ascent(steps=8), data, points=12, tries=2)
     assert all(part.shape == (12, 2) for part in found.values())
     assert found["valid"][:, 0].tolist() == [True, True, False] + [True] * 9
     assert found["correct"][:, 0].tolist() == [True, False] + [True] * 10
     for row in (1, 2):
         assert not found["success"][row].any()
-        assert (found["image_l2"][row] == 0).all()
     assert found["success"].any()
+    correct = correct_points(model, data)
+    assert torch.equal(correct, found["correct"][:, 0])
+
+
+def test_steps_are_those_of_the_examples():
+    model = normalised_net()
+    data = coded(LinearDecoder(), model)
+    whole = examples(model, Ascent(steps=8), data, points=12, tries=2)
+    found = steps(model, Ascent(steps=8), data, points=12, tries=2)
+    assert torch.equal(found["success"], whole["success"])
+    assert torch.equal(found["steps"].long()[found["success"]], whole["steps"][found["success"]])
+    assert (found["steps"][~found["success"]] == -1).all()
 
 
 def test_where_no_point_counts_nothing_is_attacked():
@@ -79,9 +82,8 @@ def test_where_no_point_counts_nothing_is_attacked():
     wrong = replace(data, labels=(data.labels + 1) % 3)
     found = attempts(model, Ascent(), wrong, points=3)
     assert not found["correct"].any()
-    assert (found["steps"] == -1).all()
-    with pytest.raises(ValueError, match="none of 3 points is correct and valid"):
-        success_rate(found)
+    with pytest.raises(ValueError, match="no example of a seed counts"):
+        success([found], [0])
     assert smallest(model, Ascent(), wrong, points=3)["size"].tolist() == [0, 0, 0]
 
 
@@ -128,13 +130,13 @@ def test_the_smallest_change_is_in_the_norm_of_the_attack():
 
 
 def test_examples_carry_over_to_the_same_model_and_not_to_its_opposite():
-    data = pixels_at(torch.linspace(0.02, 0.1, 8))
-    found = examples(TwoClasses(), Ascent(eps=0.06), data, points=8, tries=2)
-    same = transferred(TwoClasses(), data, found)
+    data, attack = pixels_at(torch.linspace(0.02, 0.1, 8)), Ascent(eps=0.06)
+    found = examples(TwoClasses(), attack, data, points=8, tries=2)
+    same = transferred(TwoClasses(), TwoClasses(), attack, data, points=8, tries=2)
     assert torch.equal(same["success"], found["success"])
     assert torch.equal(same["correct"], found["correct"])
     assert found["success"].any()
-    opposite = transferred(TwoClasses(sign=-1), data, found)
+    opposite = transferred(TwoClasses(sign=-1), TwoClasses(), attack, data, points=8, tries=2)
     assert not opposite["correct"].any()
     assert not opposite["success"].any()
 
@@ -153,20 +155,29 @@ def table() -> dict[str, Tensor]:
 
 
 def test_rates_name_their_denominators():
-    value, (low, high) = success_rate(table())
-    assert value == pytest.approx(75), "three of four attempts on points that count"
-    assert 0 < low < 75 < high < 100, "an interval for two points"
-    assert success_rate(table(), as_coded=True)[0] == pytest.approx(50), "three of six attempts"
-    shares, places = success_of_points(table(), as_coded=True)
-    assert (shares.tolist(), places.tolist()) == ([100, 50, 0], [0, 1, 2])
-    assert (worst_case(table()).count, worst_case(table()).n) == (2, 2)
-    assert (worst_case(table(), as_coded=True).count, worst_case(table(), as_coded=True).n) == (2, 3)
+    found = success([table()], [0]).measured()
+    assert found.value == pytest.approx(75), "three of four attempts on points that count"
+    assert (found.n, found.seeds) == (2, (0,))
+    assert 0 < found.ci95[0] < 75 < found.ci95[1] < 100, "an interval for two points"
+    as_coded = success([table()], [0], as_coded=True).measured()
+    assert (as_coded.value, as_coded.n) == (pytest.approx(50), 3), "three of six attempts"
+    assert success([table()], [0], worst=True).measured().value == 100
+    assert success([table()], [0], worst=True, as_coded=True).measured().value == pytest.approx(200 / 3)
 
 
 def test_more_attempts_do_not_narrow_the_interval():
     found = {name: part[:, :1].repeat(1, 50) for name, part in table().items()}
     few = {name: part[:, :1] for name, part in table().items()}
-    assert success_rate(found) == success_rate(few)
+    assert success([found], [0]).measured().ci95 == success([few], [0]).measured().ci95
+
+
+def test_steps_count_the_attempts_that_succeed():
+    found = {
+        "success": torch.tensor([[True, True], [True, False], [False, False]]),
+        "steps": torch.tensor([[2, 4], [7, -1], [-1, -1]], dtype=torch.int16),
+    }
+    measured = steps_to_success([found], [0]).measured()
+    assert (measured.value, measured.n) == (5.0, 2), "the means of two points, 3 and 7"
 
 
 # ---- every complaint ----

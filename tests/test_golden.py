@@ -72,7 +72,8 @@ def repeatable() -> Iterator[None]:
     checked, checked_codes = attacks.check_inputs, latent.check_inputs
     torch.set_num_threads(1)
     speed.fast_dtype = lambda device: torch.float32
-    attacks.check_inputs = latent.check_inputs = lambda *_: None
+    attacks.check_inputs = lambda *_: None
+    latent.check_inputs = lambda *_: None
     try:
         yield
     finally:

@@ -1,15 +1,18 @@
 """Projections on manifolds that are known, rendered letters and a plane in space; controls of known length; sums by hand."""
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from coded_data import Data
+from torch import Tensor, nn
 
 from robustutils import fonts, projection
 from robustutils.artifacts import kept
-from robustutils.projection import background, black_pixels, controls, histogram, onto_affine, onto_neighbours
+from robustutils.latent import Ascent, InPixels
+from robustutils.projection import background, black_pixels, controls, distances, onto_affine, onto_neighbours
 
 
 def points(rows: list[list[float]]) -> Tensor:
@@ -221,22 +224,48 @@ def test_the_held_out_image_is_the_one_at_the_distance_of_the_change():
 # ---- numbers ----
 
 
-def test_attempts_on_one_image_are_averaged_and_differences_are_paired_by_image():
-    images = torch.tensor([4, 2, 4, 7])
-    found = {"ratio": torch.tensor([1.0, 0.5, 0.6, 0.9])}
-    control = {"ratio": torch.tensor([0.5, 0.5, 0.5, 0.1])}
-    apart = projection.difference(found, control, images)
-    each = [0.5 - 0.5, 0.8 - 0.5, 0.9 - 0.1]
-    assert apart.value == pytest.approx(np.mean(each))
-    assert apart.n == 3
-    half = 4.302653 * np.std(each, ddof=1) / 3**0.5
-    assert apart.ci95 == pytest.approx((np.mean(each) - half, np.mean(each) + half), abs=1e-5)
-    other = projection.difference(found, control, images, torch.tensor([7, 7, 4, 4]))
-    assert other.n == 2, "only images of both count"
-    assert other.value == pytest.approx(np.mean([0.8 - 0.3, 0.9 - 0.5]))
-    alone = projection.outcomes(found["ratio"], images, dataset="fonts")
-    assert alone.measured().value == pytest.approx(np.mean([0.5, 0.8, 0.9]))
-    assert alone.images.tolist() == [2, 4, 7]
+def test_attempts_on_one_image_are_averaged():
+    found = projection.outcomes(torch.tensor([1.0, 0.5, 0.6, 0.9]), torch.tensor([4, 2, 4, 7]))
+    assert found.measured().value == pytest.approx(np.mean([0.5, 0.8, 0.9]))
+    assert found.images.tolist() == [2, 4, 7]
+
+
+class Upper(nn.Module):
+    """Is there more ink in the upper half?"""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.tensor(1.0))
+
+    def forward(self, x: Tensor) -> Tensor:
+        ink = x.flatten(2).mean(1)
+        return self.scale * torch.stack([ink[:, :392].sum(1), ink[:, 392:].sum(1)], 1)
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_examples_on_the_manifold_are_at_no_distance_and_regular_ones_are(letters, known):
+    with torch.no_grad():
+        labels = Upper()(letters.images).argmax(1)
+    test = replace(letters, labels=labels)
+    truth = letters if known else fonts.dataset(fonts.embedded_prototypes(), 200)
+    black = torch.zeros(1, 28, 28, dtype=torch.bool)
+    black[:, 0] = True
+    attack, how = Ascent(steps=20, learning_rate=0.05), {"points": 10, "tries": 2}
+    regular = distances(Upper(), attack, InPixels(test), truth, black, with_controls=True, **how)
+    assert (regular["ratio"] > 0.3).all()
+    assert ("held-out ratio" in regular) == (not known)
+    torch.testing.assert_close(regular["noise length"], regular["length"], rtol=1e-3, atol=1e-3)
+    assert ((regular["background"] >= 0) & (regular["background"] <= 100)).all()
+    if known:
+        codes = Data(letters.manifold, letters.thetas, labels, letters.glyphs())
+        moved = distances(Upper(), attack, codes, truth, black, **how)
+        assert moved["ratio"].mean() < 0.5 * regular["ratio"].mean()
+
+
+def test_without_examples_there_is_nothing_to_project(letters):
+    black = torch.zeros(1, 28, 28, dtype=torch.bool)
+    with pytest.raises(ValueError, match="none of 10 points has an example"):
+        distances(Upper(), Ascent(eps=0.0, steps=1), InPixels(letters), letters, black, points=10)
 
 
 def test_black_pixels_and_the_share_of_the_change_on_them():
@@ -252,14 +281,6 @@ def test_black_pixels_and_the_share_of_the_change_on_them():
     assert shares.tolist() == pytest.approx([0.36, 0, 0], abs=1e-6)
     noise = projection.sign_noise(perturbed, clean)
     assert background(noise, clean, black_pixels(train))[0].item() == pytest.approx(1 / 3, abs=1e-6)
-
-
-def test_histograms_share_their_edges():
-    found = histogram({"distance": torch.tensor([0.0, 1.0, 1.9]), "length": torch.tensor([4.0])}, bins=4)
-    assert found["edges"].tolist() == [0, 1, 2, 3, 4]
-    assert found["distance"].tolist() == [1, 2, 0, 0]
-    assert found["length"].tolist() == [0, 0, 0, 1]
-    assert histogram({"distance": torch.zeros(3)}, bins=2)["distance"].tolist() == [3, 0]
 
 
 # ---- every complaint ----
@@ -288,12 +309,9 @@ IDENTITY = torch.tensor([fonts.IDENTITY])
         (lambda: projection.sign_noise(ONE + 0.6, ONE), "noise of 0.6 a pixel"),
         (lambda: controls(ONE, ONE, TWO[:0]), "held-out images are [0, 1, 1, 3]"),
         (lambda: projection.outcomes(torch.ones(2), torch.ones(3)), "got [2] and [3]"),
-        (lambda: projection.difference({"a": torch.ones(1)}, {"a": torch.ones(1)}, torch.ones(1)), "'ratio'"),
         (lambda: black_pixels(ONE, share=0.0), "share=0.0"),
         (lambda: black_pixels(ONE, dark=1.0), "dark=1.0"),
         (lambda: background(ONE, ONE, torch.ones(3)), "black is torch.float32[3]"),
-        (lambda: histogram({"a": torch.ones(2)}, bins=0), "bins=0"),
-        (lambda: histogram({"a": torch.tensor([-1.0])}), "negative or not finite: -1"),
     ],
 )
 def test_wrong_input_is_refused_by_its_value(call, message):
