@@ -225,6 +225,9 @@ def where(name, kind):
 # trained on the first $N$ images, from several seeds.
 
 # %%
+LABELS = {"on_manifold": "on-manifold", "learned": "on learned manifold"}
+LABELS |= {"transformation_adversarial": "adversarial transformations"}
+LABELS |= {"transformation_augmentation": "random transformations"}
 RANGES = {"fonts": "hard", "mnist": "digits", "fashion_mnist": "digits"}
 STRATEGIES = {
     name: (
@@ -370,7 +373,7 @@ def over_sizes(name, strategies, quantity):
     for strategy in strategies:
         points = [cell(name, strategy, n, quantity) for n in SIZES if group(name, strategy, n)]
         if points:
-            lines[strategy.replace("_", " ")] = [
+            lines[LABELS.get(strategy, strategy)] = [
                 Band.of(part.measured().per_seed) for part in points
             ]
     return lines
@@ -440,7 +443,7 @@ def points_of(name, measure):
     for strategy in STRATEGIES[name]:
         chosen = [one for one in measured(name) if one.strategy == strategy]
         pairs = [(one.test_error, one.measures[measure]) for one in chosen]
-        series[strategy.replace("_", " ")] = tuple(zip(*pairs, strict=True))
+        series[LABELS.get(strategy, strategy)] = tuple(zip(*pairs, strict=True))
     return series
 
 
@@ -512,7 +515,7 @@ for name in run.dataset:
                 each = [key[3] for key in group(name, strategy, n)]
                 rates = (trying.success(attacked, each, worst=w).per_seed.mean() for w in (0, 1))
                 cells += map(float, rates)
-            label = f"{NAMES[name]}, {n:,}, {strategy.replace('_', ' ')}"
+            label = f"{NAMES[name]}, {n:,}, {LABELS.get(strategy, strategy)}"
             lines.append((label, len(group(name, strategy, n)), *cells))
 header = "data, images, strategy; networks; test error; on-manifold success; worst of the attempts"
 plain(f"{header}; regular success; worst of the attempts".split("; "), lines)

@@ -26,7 +26,7 @@ GROUPS = {
     ),
     "measure": ("outcomes", "statistics", "sanity", "pieces", "checks"),
     "judge": ("claims", "criteria", "results", "study"),
-    "show": ("figures", "tables", "scoreboard", "labelling"),
+    "show": ("figures", "tables", "scoreboard", "labelling", "sliders"),
     "run": ("parameters", "runs", "provenance", "artifacts", "storage", "speed"),
 }
 """The public modules by what they are for, as the API pages list them; pipeline and command line stand beside them."""

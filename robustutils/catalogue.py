@@ -74,6 +74,19 @@ def _vae_gan(label: int) -> Network:
     return Network(recipe, images.take((images.labels == label).nonzero().squeeze(1)))
 
 
+def _dis(strategy: str, n: int) -> Network:
+    """A network of the chapter on disentangling, on the first images of FONTS."""
+    images = data.load("fonts", "train").first(n)
+    recipes = {
+        "normal": defences.dis_normal(),
+        "regular": defences.dis_regular(),
+        "on_manifold": defences.dis_on_manifold(images),
+        "transformation_adversarial": defences.dis_transformation_adversarial(images.ranges),
+        "transformation_augmentation": defences.dis_transformation_augmentation(images.ranges),
+    }
+    return Network(recipes[strategy], images)
+
+
 def _eat(name: str, seed: int = 0) -> Network:
     """A model of the first chapter at ``standard``."""
     return Network(defences.recipe(f"eat_{name}").replace(dtype=MIXED), _train("mnist"), seed=seed)
@@ -124,6 +137,18 @@ def _entries() -> dict[str, Entry]:
     entries["l0_sparse_mnist"] = Entry(functools.partial(_defended, "l0_sparse", "mnist"), "mnist")
     for name in ("abs", "binary_abs"):
         entries[f"{name}_mnist"] = Entry(functools.partial(_defended, name, "mnist"), "mnist", images=1000)
+    radius_of = {"regular": "linf 0.3", "on_manifold": "linf 0.3 on the manifold"}
+    for strategy in (
+        "normal",
+        "regular",
+        "on_manifold",
+        "transformation_adversarial",
+        "transformation_augmentation",
+    ):
+        for n in (250, 1000):
+            made = functools.partial(_dis, strategy, n)
+            radius = radius_of.get(strategy, "none")
+            entries[f"dis_fonts_{strategy}_{n}"] = Entry(made, "fonts", radius)
     for digit in range(10):
         vae_gan = functools.partial(_vae_gan, digit)
         entries[f"vae_gan_mnist_{digit}"] = Entry(vae_gan, "mnist", classifier=False)

@@ -204,7 +204,8 @@ def curves(
             axis.minorticks_off()
     axes[0, 0].set_ylabel(ylabel)
     named = {line.get_label(): line for axis in axes[0] for line in axis.lines}
-    figure.legend(named.values(), named.keys(), loc="outside upper center", ncols=len(named), frameon=False)
+    columns = min(len(named), 4)
+    figure.legend(named.values(), named.keys(), loc="outside upper center", ncols=columns, frameon=False)
     plt.close(figure)  # shown once, as the value of its cell
     return figure
 

@@ -442,8 +442,8 @@ DESCRIBED = (
     *(latent, strategies, vae_gan),
 )
 KEPT = (
-    *(attempts.examples, attempts.attempts, attempts.smallest),
-    *(projection.onto_affine, projection.onto_neighbours),
+    *(attempts.examples, attempts.attempts, attempts.steps, attempts.smallest, attempts.transferred),
+    *(projection.onto_affine, projection.onto_neighbours, projection.distances),
 )
 
 
