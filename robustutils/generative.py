@@ -7,6 +7,7 @@ a gradient penalty (Gulrajani et al. 2017). An image is likely in a class as far
 
 import math
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import dataclass
 
 import torch
@@ -148,7 +149,8 @@ def score(
     """How unlikely each image is in its target class: min over z of ||G(y, z) - x||_1 + 0.01 ||z||^2.
 
     From each of ``restarts`` standard normal z, ``steps`` steps of gradient descent on the l1 distance alone, as in the
-    authors' code; here all images have the same starts, so that candidates are compared on equal terms.
+    authors' code; here all images have the same starts, so that candidates are compared on equal terms. The steps are so
+    long that they amplify rounding: in float32 scores differ by percents from one machine to another, hence float64.
 
     Args:
         model: an :class:`ACGAN`.
@@ -158,7 +160,7 @@ def score(
         seed: seeds the starts.
 
     Returns:
-        [N] on the CPU, in units of a pixel's range; lower is more likely.
+        float32 [N] on the CPU, in units of a pixel's range; lower is more likely.
 
     Raises:
         ValueError: the model is no AC-GAN, or an argument has another shape or range.
@@ -178,14 +180,14 @@ def score(
             f"restarts={restarts}, steps={steps}, learning_rate={learning_rate}: "
             "at least 1 restart, no negative steps and a positive rate"
         )
-    device = gan.critic.weight.device
-    starts = torch.randn(restarts, LATENT, generator=torch.Generator().manual_seed(seed)).to(device)
+    device, exact = gan.critic.weight.device, deepcopy(gan).double()
+    starts = torch.randn(restarts, LATENT, generator=torch.Generator().manual_seed(seed)).to(device).double()
     size = max(1, ROWS // restarts)
     found = [
-        _lowest(gan, x.to(device), y.to(device), starts, steps, learning_rate)
+        _lowest(exact, x.to(starts), y.to(device), starts, steps, learning_rate)
         for x, y in zip(images.split(size), targets.split(size), strict=True)
     ]
-    return torch.cat(found).cpu()
+    return torch.cat(found).float().cpu()
 
 
 def _lowest(

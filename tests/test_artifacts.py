@@ -23,6 +23,7 @@ from robustutils import (
     data,
     defences,
     evaluation,
+    generative,
     manifolds,
     masking,
     models,
@@ -572,7 +573,7 @@ def test_precision_is_part_of_the_key_and_not_of_the_name(call, monkeypatch):
 def nameable() -> list[tuple[str, object]]:
     """The functions and classes that a name can hold, with their names."""
     modules = (
-        attacks, blind_spots, bounds, carlini, defences, evaluation, manifolds, masking, models,
+        attacks, blind_spots, bounds, carlini, defences, evaluation, generative, manifolds, masking, models,
         objectives, square, subspaces, threats, training,
     )  # fmt: skip
     return [
