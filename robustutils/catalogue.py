@@ -138,6 +138,7 @@ def _entries() -> dict[str, Entry]:
     for name in ("abs", "binary_abs"):
         entries[f"{name}_mnist"] = Entry(functools.partial(_defended, name, "mnist"), "mnist", images=1000)
     radius_of = {"regular": "linf 0.3", "on_manifold": "linf 0.3 on the manifold"}
+    radius_of["transformation_adversarial"] = "linf 0.3 of affine maps"
     for strategy in (
         "normal",
         "regular",
