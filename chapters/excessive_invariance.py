@@ -21,7 +21,7 @@
 # changes ignores these too. On changed examples in l0 the plain CNN agrees with people in {glue:text}`INV-T1-cnn-l0` of the
 # cases, the network trained against l2 changes in {glue:text}`INV-T1-l2_pgd-l0`. A *certificate* does not help: a network
 # certified on {glue:text}`INV-CERT-certified-accuracy-at-0.4` of the test set agrees with people on
-# {glue:text}`INV-CERT-linf-0.4-agreement-with-people` of examples within its radius, no more than one that never changes
+# {glue:text}`INV-CERT-linf-0.4-agreement-with-people` of examples at its radius, no more than one that never changes
 # its mind. Of {glue:text}`glance-measured` claims of *Exploiting Excessive Invariance caused by Norm-Bounded Adversarial
 # Robustness* {cite}`jacobsen2019exploiting` measured here, {glue:text}`glance-agrees` agree.
 #
@@ -846,10 +846,10 @@ for i in (chosen >= 0).nonzero().squeeze(1).tolist():
 # ## What we learned
 #
 # A norm ball is not a neighbourhood of meaning: within the radius that MNIST defences are judged by, people change their
-# mind in 37 of 100 automatic and 44 of 50 hand-made examples, and defended models hardly do. A certificate makes this worse
-# in one sense only: it makes the wrong answer certain. What the numbers of the paper hide is their floor: on its linf sets
-# defended networks do little else than a predictor that always names the original digit, so that it is the l0 set that tells
-# models apart. And where a model errs, it nearly always names the original.
+# mind in 37 of 100 automatic and 44 of 50 hand-made examples, and defended models hardly do. A certificate makes the wrong
+# answer certain, and ends where its training ended: a hundredth of the radius further hardly an image is certified. What the
+# paper's numbers hide is their floor: on its linf sets defended networks do little else than a predictor that always names
+# the original digit; only the l0 set tells models apart. And where a model errs, it nearly always names the original.
 
 # %% [markdown]
 # ## Your own model
