@@ -98,12 +98,12 @@ def dots(
     paper: Mapping[str, Sequence[float]] | None = None,
     *,
     xlabel: str,
-    xlim: tuple[float, float] = (-2, 102),
+    xlim: tuple[float, float] | None = (-2, 102),
 ) -> Figure:
     """Dots on labelled lines: ``series[name][line]`` holds one value per training seed, ``paper[name][line]`` one.
 
     Ours are filled dots, one a seed, joined by a bar from the smallest to the largest; the paper's are hollow
-    diamonds. A value that is NaN is left out.
+    diamonds. A value that is NaN is left out. Without ``xlim`` the axis fits the values, with a line at zero.
     """
     if not lines:
         return _empty()
@@ -126,7 +126,10 @@ def dots(
         axis.plot([], [], "D", mfc="white", mec="0.3", mew=1.4, ms=6, ls="none", label="paper")
     axis.set_yticks(range(len(lines)), lines)
     axis.set_ylim(len(lines) - 0.5, -0.5)
-    axis.set_xlim(*xlim)
+    if xlim is None:
+        axis.axvline(0, color="0.5", lw=1.2, zorder=1)
+    else:
+        axis.set_xlim(*xlim)
     axis.set_xlabel(xlabel)
     axis.grid(axis="y", visible=False)
     for line in range(1, len(lines)):
