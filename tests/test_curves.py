@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 
 from robustutils import curves
-from robustutils.curves import Trained, apart, change, correlation, gap, multiplier
+from robustutils.curves import Band, Trained, apart, change, correlation, gap, multiplier
 
 SIZES = (250, 1000, 4000, 10000)
 
@@ -33,6 +33,13 @@ def networks(
             success = measure(at) + noise * generator.normal()
             found.append(Trained(strategy, n, seed, at + noise * generator.normal(), {"success": success}))
     return found
+
+
+def test_a_band_is_the_interval_over_seeds_within_what_can_be():
+    band = Band.of([1.0, 2.0, 3.0])
+    assert band.percent == 2
+    assert band.interval == (0.0, pytest.approx(2 + stats.t.ppf(0.975, 2) / 3**0.5))
+    assert Band.of([4.0]).interval == (4.0, 4.0)
 
 
 def falling(n: int) -> float:
