@@ -146,7 +146,7 @@ def _entries() -> dict[str, Entry]:
         "transformation_adversarial",
         "transformation_augmentation",
     ):
-        for n in (250, 1000):
+        for n in (250, 1000) if strategy != "normal" else (250, 1000, 4000, 10_000):
             made = functools.partial(_dis, strategy, n)
             radius = radius_of.get(strategy, "none")
             entries[f"dis_fonts_{strategy}_{n}"] = Entry(made, "fonts", radius)
