@@ -29,7 +29,7 @@
 # ```{glue:figure} inv-example
 # :name: inv-example
 #
-# Published l0 examples (left) and linf examples at 0.4, what people see in them and what three models answer; IBP is the certified one.
+# Published l0 examples (left) and linf ones at 0.4: what people and three models see. IBP is the certified network.
 # ```
 
 # %% tags=["remove-input"]
@@ -436,16 +436,13 @@ study.table("INV-41", "INV-F7")
 
 # %%
 lines = []
-for of, far in ((of, beyond(of)) for of in people):
+for of, far in {of: beyond(of) for of in people}.items():
     lines.append((of, (far > 0).double().sum(1).mean().item(), f"{far.amax(1).median():.2f}"))
 plain("changed examples, pixels that binarise differently, largest move back (median)", lines)
 
 # %% mystnb={"figure": {"name": "inv-pixels", "caption": "The pixels of the test images: nearly all are black or white."}, "image": {"alt": "Histogram of pixel values with a high bar at 0, a smaller one at 1 and little between."}}
-figures.histograms(
-    {run.dataset: {"pixels": test.images.flatten()[::97].numpy()}},
-    xlabel="brightness",
-    ylabel="pixels",
-)
+brightness = {"pixels": test.images.flatten()[::97].numpy()}
+figures.histograms({run.dataset: brightness}, xlabel="brightness", ylabel="pixels")
 
 # %% mystnb={"figure": {"name": "inv-binarised", "caption": "Hand-made examples, and what a binarised model sees of them and of their originals."}, "image": {"alt": "Four rows of digits: originals, examples, and both after thresholding."}}
 rows = {}
@@ -621,8 +618,7 @@ plain("way, score, pixels exchanged, clusters, without a candidate, more than 12
 
 # %%
 around = [kept(invariance.neighbours, part.images, part.labels, train) for part in parts]
-radii = sorted({0.3, run.epsilon})
-drawn = {}
+radii, drawn = sorted({0.3, run.epsilon}), {}
 for e in radii:
     both = [invariance.linf_examples(p.images, a, e) for p, a in zip(parts, around, strict=True)]
     drawn[e] = [torch.cat(part) for part in zip(*both, strict=True)]
