@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from robustutils import artifacts, data, defences, models, storage
+from robustutils import artifacts, data, defences, fonts, models, storage
 from robustutils.evaluation import correct
 from robustutils.networks import Network, halves, train_side_by_side
 from robustutils.parameters import unknown
@@ -76,7 +76,7 @@ def _vae_gan(label: int) -> Network:
 
 def _dis(strategy: str, n: int) -> Network:
     """A network of the chapter on disentangling, on the first images of FONTS."""
-    images = data.load("fonts", "train").first(n)
+    images = fonts.dataset(fonts.load_prototypes(), n)
     recipes = {
         "normal": defences.dis_normal(),
         "regular": defences.dis_regular(),

@@ -84,7 +84,9 @@ def marks(axis: plt.Axes, marker: str) -> list[tuple[float, float]]:
     return [(float(x), float(y)) for line in lines for x, y in line.get_xydata() if not np.isnan(x)]
 
 
-@pytest.mark.parametrize(("draw", "axes"), [(gallery, 8), (dots, 1), (matrices, 2), (curves, 2), (scatter, 2)])
+@pytest.mark.parametrize(
+    ("draw", "axes"), [(gallery, 8), (dots, 1), (matrices, 2), (curves, 2), (scatter, 2)]
+)
 def test_a_figure_has_its_panels_and_can_be_drawn_without_a_warning(draw, axes, tmp_path):
     figure = draw()
     assert isinstance(figure, Figure)
