@@ -83,7 +83,7 @@ from myst_nb import glue
 from robustutils import alignment, attacks, bounds, data, evaluation, figures, generative
 from robustutils import invariance, l0, labelling, models, networks, sanity, spheres, statistics
 from robustutils import defences as recipes
-from robustutils.artifacts import kept
+from robustutils.artifacts import kept, later
 from robustutils.outcomes import Measurement, Outcomes
 from robustutils.surrogate import Surrogate, validation
 from robustutils.tables import plain
@@ -496,7 +496,7 @@ settings = {"restarts": run.gan_restarts, "steps": run.gan_steps}
 
 def scores(candidates, aligned):
     """How unlikely each candidate is in its target class, laid back to where the training image was."""
-    back = invariance.laid_back(candidates.images, aligned["map"][candidates.query])
+    back = later(invariance.laid_back, candidates.images, aligned["map"][candidates.query])
     return kept(generative.score, gan, back, aligned["label"][candidates.query], **settings)
 
 
@@ -617,13 +617,13 @@ plain("way, score, pixels exchanged, clusters, without a candidate, more than 12
 # authors published, this rule makes their 100 examples again, pixel by pixel (a test holds it to that).
 
 # %%
-around = [kept(invariance.neighbours, part.images, part.labels, train) for part in parts]
+around = [kept(invariance.nearest_targets, p.images, p.labels, train) for p in parts]
+over = [(invariance.laid_over(train, a), a["query"], a["target"]) for a in around]
 radii, drawn = sorted({0.3, run.epsilon}), {}
 for e in radii:
-    both = [invariance.linf_examples(p.images, a, e) for p, a in zip(parts, around, strict=True)]
+    both = [invariance.linf_examples(p.images, *o, e) for p, o in zip(parts, over, strict=True)]
     drawn[e] = [torch.cat(part) for part in zip(*both, strict=True)]
-for e, (images, _) in drawn.items():
-    far = (images - queries.images).abs().max().item()
+    far = (drawn[e][0] - queries.images).abs().max().item()
     sanity.hold(far <= e + 1e-6, f"a fresh example moved by {far}, not {e}")
 
 # %% mystnb={"figure": {"name": "inv-linf", "caption": "Fresh linf examples. Nobody has labelled these."}, "image": {"alt": "Rows of digits: queries and their examples at each radius, with the target class."}}
@@ -814,9 +814,9 @@ plain("set, labelled, read as another digit, models that agree", lines)
 # %% [markdown]
 # ## Sanity: can these numbers be trusted?
 #
-# The fresh linf examples stay within their radius and the certified answers do not change: both are asserted above. Fresh l0
-# examples differ from their queries only inside the chosen strokes. The two attacks on few pixels stand beside each other
-# above: a network whose gradients are masked looks robust to sigma-zero and is not.
+# The fresh linf examples stay within their radius and certified answers do not change: both are asserted above. Fresh l0
+# examples differ from their queries only inside the chosen strokes. A network with masked gradients would look robust to
+# sigma-zero and not to the greedy attack: both stand above.
 
 # %%
 for i in (chosen >= 0).nonzero().squeeze(1).tolist():
@@ -892,7 +892,7 @@ if run.model:
 #
 # ```{dropdown} Solution
 # Make the radius depend on the image: as far as people do not change their mind. Half the distance to the nearest training
-# image of another class, in the norm of the attack, is a first guess; `invariance.neighbours` finds it, and training with a
+# image of another class, in the norm of the attack, is a first guess; `invariance.nearest_targets` finds it, and training with a
 # radius of each image is a change of one line in `objectives.Adversarial`.
 # ```
 

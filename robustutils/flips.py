@@ -75,11 +75,16 @@ def binary(images: Tensor) -> Tensor:
 
 
 def rotated(images: Tensor, degrees: float) -> Tensor:
-    """Images [N, C, H, W] rotated about their centre, bilinearly, with black corners."""
+    """Images [N, C, H, W] rotated about their centre, bilinearly, with black corners, in steps of 1/255.
+
+    So the same bits come out on every machine, and what was measured on them is found again by its name.
+    """
     angle = math.radians(degrees)
-    turn = torch.tensor([[math.cos(angle), -math.sin(angle), 0.0], [math.sin(angle), math.cos(angle), 0.0]])
+    rows = [[math.cos(angle), -math.sin(angle), 0.0], [math.sin(angle), math.cos(angle), 0.0]]
+    turn = torch.tensor(rows, dtype=torch.float64)
     grid = F.affine_grid(turn.expand(len(images), 2, 3), list(images.shape), False)
-    return F.grid_sample(images, grid, align_corners=False).clamp(0, 1)
+    turned = F.grid_sample(images.double(), grid, align_corners=False)
+    return ((255 * turned.clamp(0, 1)).round() / 255).to(images.dtype)
 
 
 def random_pixels(images: Tensor, count: int, *, seed: int = 0) -> Tensor:

@@ -257,7 +257,7 @@ def moved(images: Tensor, rows: Tensor, columns: Tensor, degrees: Tensor, *, bac
     return F.grid_sample(images, grid, align_corners=False)
 
 
-def neighbours(
+def nearest_targets(
     x: Tensor,
     labels: Tensor,
     train: Dataset,
@@ -265,24 +265,23 @@ def neighbours(
     targets: Mapping[int, Sequence[int]] = TARGETS,
     batch_size: int = 8,
 ) -> dict[str, Tensor]:
-    """For each image and target class the training image that is nearest in l2 to one of its views, laid over the image.
+    """For each image and target class the training image that is nearest in l2 to one of its views (INV, appendix on linf).
 
-    The views are those of the authors' grid, 775 shifts and rotations of the image; the training image that is found is
-    moved back by the same parameters (INV, appendix on linf).
+    The views are those of the authors' grid, 775 shifts and rotations of the image.
 
     Returns:
-        ``images`` float32 [M, 1, 28, 28], and for each the ``query`` and the ``target`` class, int64 [M]. A query whose
-        target classes have no training image has none.
+        ``place`` in the training set and ``view``, of :data:`VIEWS`, and for each the ``query`` and the ``target`` class:
+        int64 [M]. A query whose target classes have no training image has none.
     """
     rows, columns, degrees = torch.tensor(VIEWS).T
     count = len(VIEWS)
-    made, query, target = [], [], []
+    place, view, query, target = [], [], [], []
     for cls in sorted({t for row in targets.values() for t in row}):
-        pool = train.images[train.labels == cls]
-        asked = [place for place, label in enumerate(labels.tolist()) if cls in targets.get(label, ())]
+        pool = (train.labels == cls).nonzero().squeeze(1)
+        asked = [row for row, label in enumerate(labels.tolist()) if cls in targets.get(label, ())]
         if not len(pool):
             continue
-        flat = pool.flatten(1)
+        flat = train.images[pool].flatten(1)
         norms = flat.square().sum(1)
         for start in range(0, len(asked), batch_size):
             some = asked[start : start + batch_size]
@@ -291,30 +290,43 @@ def neighbours(
             gaps, places = (norms - 2 * views @ flat.T + views.square().sum(1, keepdim=True)).min(1)
             views_at = gaps.view(len(some), count).argmin(1)
             chosen = places.view(len(some), count).gather(1, views_at[:, None]).squeeze(1)
-            made.append(moved(pool[chosen], rows[views_at], columns[views_at], degrees[views_at]))
+            place += pool[chosen].tolist()
+            view += views_at.tolist()
             query += some
             target += [cls] * len(some)
-    return {
-        "images": torch.cat(made) if made else x.new_zeros(0, *x.shape[1:]),
-        "query": torch.tensor(query, dtype=torch.int64),
-        "target": torch.tensor(target, dtype=torch.int64),
-    }
+    named = {"place": place, "view": view, "query": query, "target": target}
+    return {name: torch.tensor(values, dtype=torch.int64) for name, values in named.items()}
 
 
-def linf_examples(x: Tensor, found: Mapping[str, Tensor], eps: float) -> tuple[Tensor, Tensor]:
-    """The linf examples: each image drawn towards that of its neighbours for which the least ink is removed.
+def laid_over(train: Dataset, found: Mapping[str, Tensor]) -> Tensor:
+    """The training images of :func:`nearest_targets`, each moved back by its view: [M, 1, 28, 28], over their queries."""
+    if not len(found["place"]):  # affine_grid takes none
+        return train.images[:0]
+    return moved(train.images[found["place"]], *torch.tensor(VIEWS)[found["view"]].T)
+
+
+def linf_examples(
+    x: Tensor, images: Tensor, query: Tensor, target: Tensor, eps: float
+) -> tuple[Tensor, Tensor]:
+    """The linf examples: each image drawn towards that of its targets for which the least ink is removed.
+
+    Args:
+        x: float32 [N, 1, 28, 28].
+        images, query, target: targets laid over their queries, [M, 1, 28, 28], the place of each query in ``x`` and the
+            class, int64 [M].
+        eps: radius.
 
     Returns:
-        The examples, like ``x``, and their target classes, int64 [N]; an image without a neighbour stays as it is, and its
+        The examples, like ``x``, and their target classes, int64 [N]; an image without a target stays as it is, and its
         class is -1.
     """
-    tried = interpolated(x[found["query"]], found["images"], eps)
-    ink = removed_ink(x[found["query"]], tried)
+    tried = interpolated(x[query], images, eps)
+    ink = removed_ink(x[query], tried)
     made, classes = x.clone(), torch.full((len(x),), -1)
-    for query in found["query"].unique().tolist():
-        places = (found["query"] == query).nonzero().squeeze(1)
+    for row in query.unique().tolist():
+        places = (query == row).nonzero().squeeze(1)
         best = places[ink[places].argmin()]
-        made[query], classes[query] = tried[best], found["target"][best]
+        made[row], classes[row] = tried[best], target[best]
     return made, classes
 
 

@@ -318,7 +318,9 @@ def measurements() -> dict[str, Callable[[], Tensor]]:
         "dual_margins": lambda: bounds.dual_margins(certified, low, high, y),
         "crown_ibp_margins": lambda: bounds.crown_ibp_margins(certified, low, high, y),
         "aligned": lambda: invariance.aligned(digits.first(5), train, grid)["images"].flatten(1)[:, ::28],
-        "neighbours": lambda: invariance.neighbours(x[:2], y[:2], train)["images"].flatten(1)[:, ::28],
+        "nearest_targets": lambda: invariance.laid_over(
+            train, invariance.nearest_targets(x[:2], y[:2], train)
+        ).flatten(1)[:, ::28],
         "typicality": lambda: invariance.typicality(net, digits),
         "score": lambda: generative.score(gan, x[:5], y[:5], restarts=2, steps=3),
         "loss_gradients": lambda: evaluation.loss_gradients(net, x, y).flatten(1)[:, ::28],

@@ -5,7 +5,15 @@ import pytest
 import torch
 
 from robustutils import alignment, artifacts, data, invariance, models
-from robustutils.invariance import candidates, clusters, interpolated, linf_examples, moved, neighbours
+from robustutils.invariance import (
+    candidates,
+    clusters,
+    interpolated,
+    laid_over,
+    linf_examples,
+    moved,
+    nearest_targets,
+)
 
 
 def blank(*filled: tuple[slice, slice]) -> torch.Tensor:
@@ -121,10 +129,12 @@ def test_neighbours_are_the_nearest_of_each_target_class_over_all_views(digits, 
     views = ((0.0, 0.0, 0.0), (1.5, 0.0, 0.0), (0.0, -3.0, 10.0))
     monkeypatch.setattr(invariance, "VIEWS", views)
     x, labels, train = digits.images[:4], digits.labels[:4], digits.first(200)
-    found = neighbours(x, labels, train, batch_size=2)
+    found = nearest_targets(x, labels, train, batch_size=2)
     asked = {(q, t) for q, label in enumerate(labels.tolist()) for t in invariance.TARGETS[label]}
     assert set(zip(found["query"].tolist(), found["target"].tolist(), strict=True)) == asked
-    for image, query, target in zip(found["images"], found["query"], found["target"], strict=True):
+    assert torch.equal(train.labels[found["place"]], found["target"])
+    images = laid_over(train, found)
+    for image, query, target in zip(images, found["query"], found["target"], strict=True):
         pool = train.images[train.labels == target]
         gaps = []
         for view in views:
@@ -134,20 +144,16 @@ def test_neighbours_are_the_nearest_of_each_target_class_over_all_views(digits, 
         assert torch.allclose(image[None], moved(other[None], *torch.tensor([view]).T), atol=1e-5)
 
 
-def test_examples_remove_the_least_ink_and_those_without_a_neighbour_stay(digits):
+def test_examples_remove_the_least_ink_and_those_without_a_target_stay(digits):
     x = digits.images[:2]
-    found = {
-        "images": torch.stack([torch.zeros_like(x[0]), x[0] * 0.9]),
-        "query": torch.tensor([0, 0]),
-        "target": torch.tensor([4, 6]),
-    }
-    made, classes = linf_examples(x, found, 0.3)
+    two = torch.stack([torch.zeros_like(x[0]), x[0] * 0.9])
+    made, classes = linf_examples(x, two, torch.tensor([0, 0]), torch.tensor([4, 6]), 0.3)
     assert classes.tolist() == [6, -1]
     assert torch.equal(made[1], x[1])
-    nothing = neighbours(
-        x, digits.labels[:2], digits.take((digits.labels == 7).nonzero().squeeze(1)), targets={}
-    )
-    assert linf_examples(x, nothing, 0.3)[1].tolist() == [-1, -1]
+    sevens = digits.take((digits.labels == 7).nonzero().squeeze(1))
+    nothing = nearest_targets(x, digits.labels[:2], sevens, targets={})
+    over = laid_over(sevens, nothing), nothing["query"], nothing["target"]
+    assert linf_examples(x, *over, 0.3)[1].tolist() == [-1, -1]
 
 
 def test_the_published_examples_and_how_often_people_saw_another_digit(published):
@@ -169,12 +175,9 @@ def test_from_the_published_neighbours_our_rule_makes_the_published_examples(pub
         if cls in invariance.TARGETS[label]
     ]
     query, place = torch.tensor(asked).T
-    found = {
-        "images": torch.from_numpy(images[query, place]).float().div(255)[:, None],
-        "query": query,
-        "target": torch.from_numpy(classes[query, place]).long(),
-    }
-    made, _ = linf_examples(known.clean.images, found, 0.3)
+    over = torch.from_numpy(images[query, place]).float().div(255)[:, None]
+    targets = torch.from_numpy(classes[query, place]).long()
+    made, _ = linf_examples(known.clean.images, over, query, targets, 0.3)
     assert torch.allclose(made, known.images, atol=1e-6)
 
 
