@@ -178,11 +178,12 @@ def _parameters(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _typed(text: str) -> Any:
-    """A number, list, None or truth value where the text is one, else the text itself."""
+    """A number, list, None or truth value where the text is one, else the text itself: so with commas alone."""
     try:
-        return ast.literal_eval(text)
+        value = ast.literal_eval(text)
     except (ValueError, SyntaxError):
         return text
+    return text if isinstance(value, tuple) else value
 
 
 if __name__ == "__main__":
