@@ -17,10 +17,10 @@
 # %% [markdown]
 # # Do robustness and accuracy contradict each other?
 #
-# **Not on letters whose manifold is known.** Adversarial training *on* the manifold changes the test error of 1,000 images by
-# {glue:text}`DIS-F5t-FONTS-1-000-images-test-error-on-manifold-minus-normal`, and even regular adversarial training does not
-# raise it: {glue:text}`DIS-F5t-FONTS-1-000-images-test-error-regular-minus-normal`, where the paper finds it to cost accuracy.
-# The success of on-manifold attacks follows the test error over networks of all strategies, with a rank correlation of
+# **Not on letters whose manifold is known.** With 1,000 training images, adversarial training *on* the manifold changes the test
+# error by {glue:text}`DIS-F5t-FONTS-1-000-images-test-error-on-manifold-minus-normal`, and regular adversarial training, which the
+# paper finds to cost accuracy, by {glue:text}`DIS-F5t-FONTS-1-000-images-test-error-regular-minus-normal`. The success of
+# on-manifold attacks follows the test error over networks of all strategies, with a rank correlation of
 # {glue:text}`DIS-F5b-FONTS-correlation-of-on-manifold-success-and-test-error`. Of {glue:text}`glance-measured` claims of
 # *Disentangling Adversarial Robustness and Generalization* {cite}`stutz2019disentangling` measured here,
 # {glue:text}`glance-reproduced` are reproduced and {glue:text}`glance-agrees` more agree.
@@ -40,9 +40,10 @@ front("disentangling")
 # %% [markdown]
 # ## Why it matters
 #
-# If robustness had to be paid for with accuracy, every defence would be a loss. The paper says that two things are mixed up. A change of all pixels by a little leads
-# off the manifold that images come from, to where a network has seen nothing. A change *along* the manifold gives another
-# ordinary image; a network that errs there errs on an image that it might have met, which is what test error counts.
+# If robustness had to be paid for with accuracy, every defence would be a loss. The paper says that two things are mixed up. A
+# change of all pixels by a little leads off the manifold that images come from, to where a network has seen nothing. A change
+# *along* the manifold gives another ordinary image; a network that errs there errs on an image that it might have met, which
+# is what test error counts.
 #
 # **Threat model.** The adversary knows the network $f$ and has an image $x$ of class $y$ that $f$ gets right. In the regular
 # attack she changes pixels, $\|\delta\|_\infty \le \epsilon$ with $x + \delta \in [0, 1]$. On the manifold she changes the
