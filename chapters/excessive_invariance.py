@@ -392,7 +392,7 @@ study.table("INV-CERT", "INV-MAN")
 # %% [markdown]
 # The network was trained within 0.4. How far does its certificate reach?
 
-# %% tags=["hide-input"]
+# %%
 probed = {"test set": test}
 if people:
     some = people["linf 0.4"]
