@@ -4,9 +4,10 @@ import argparse
 import ast
 import logging
 import sys
+from pathlib import Path
 from typing import Any
 
-from robustutils import catalogue, data, pipeline, provenance, results, scoreboard, storage, training
+from robustutils import catalogue, data, fonts, pipeline, provenance, results, scoreboard, storage, training
 from robustutils.parameters import PROFILES
 
 
@@ -50,6 +51,11 @@ def main(arguments: list[str] | None = None) -> int:
     fetch = commands.add_parser("data", help="download the public data sets with their checksums")
     fetch.add_argument("names", nargs="*", default=list(data.PUBLIC), metavar="NAME")
     fetch.add_argument("--root", default=None)
+    own = commands.add_parser("fonts", help="make the data set fonts of the TTF and OTF files in a folder")
+    own.add_argument("folder", metavar="FOLDER")
+    own.add_argument(
+        "--out", metavar="FILE", default=None, help="default: fonts/prototypes.npz in the data root"
+    )
     options = parser.parse_args(arguments)
     try:
         COMMANDS[options.command](options)
@@ -106,8 +112,9 @@ def _networks(options: argparse.Namespace) -> None:
     print(f"{'name':26} {'data':14} {'accuracy':>8}  {'trained against':22} {'minutes':>7} {'MiB':>5}")
     for found in catalogue.table():
         minutes = found["certificate"]["seconds"] / 60
+        accuracy = "-" if found["accuracy"] is None else f"{found['accuracy']:.2f}%"
         print(
-            f"{found['network']:26} {found['dataset']:14} {found['accuracy']:7.2f}%  {found['radius']:22} "
+            f"{found['network']:26} {found['dataset']:14} {accuracy:>8}  {found['radius']:22} "
             f"{minutes:7.1f} {found['bytes'] / 2**20:5.1f}"
         )
 
@@ -137,6 +144,20 @@ def _data(options: argparse.Namespace) -> None:
     data.fetch(options.names, options.root)
 
 
+def _fonts(options: argparse.Namespace) -> None:
+    out = Path(options.out or data.find_root() / "fonts" / "prototypes.npz")
+    if out.exists():
+        raise FileExistsError(
+            f"{out} exists and was left as it is; delete it, or write another one with --out"
+        )
+    prototypes, names, skipped = fonts.prototypes_of(options.folder)
+    for reason in skipped.values():
+        print(f"skipped: {reason}")
+    fonts.write_prototypes(prototypes, names, out)
+    print(f"{len(names)} fonts used, {len(skipped)} skipped: {out}")
+    print("data.load('fonts') reads it where it is fonts/prototypes.npz below the data root")
+
+
 COMMANDS = {
     "run": _run,
     "check": _check,
@@ -148,6 +169,7 @@ COMMANDS = {
     "site": _site,
     "references": _references,
     "data": _data,
+    "fonts": _fonts,
 }
 
 
@@ -156,11 +178,12 @@ def _parameters(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _typed(text: str) -> Any:
-    """A number, list, None or truth value where the text is one, else the text itself."""
+    """A number, list, None or truth value where the text is one, else the text itself: so with commas alone."""
     try:
-        return ast.literal_eval(text)
+        value = ast.literal_eval(text)
     except (ValueError, SyntaxError):
         return text
+    return text if isinstance(value, tuple) else value
 
 
 if __name__ == "__main__":

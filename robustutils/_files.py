@@ -102,7 +102,10 @@ _PROVIDE = {
     "gtsrb_half": "run `make data` for the whole set and ask for 'gtsrb'",
     "celeba": "get the aligned images and the five lists from its authors",
     "imagenet": "get the archives of the validation images and of the development kit from image-net.org",
-    "fonts": "rebuild it from a checkout of Google Fonts with robustutils.fonts.build_prototypes",
+    "fonts": (
+        "rebuild it from a checkout of Google Fonts with robustutils.fonts.build_prototypes, "
+        "or make one of other fonts with `python -m robustutils fonts FOLDER`"
+    ),
 }
 
 

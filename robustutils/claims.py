@@ -26,7 +26,14 @@ _FILE_KEYS: dict[str, Any] = dict.fromkeys(("paper", "parameters", "titles", "pi
     "depends_on": list,
 }
 _PAPER_KEYS = dict.fromkeys(("key", "title", "url"), str)
-_PICTURE_KEYS = {"ids": list, "lines": dict, "series": dict, "xlabel": str, "caption": str}
+_PICTURE_KEYS = {
+    "ids": list,
+    "lines": dict,
+    "series": dict,
+    "xlabel": str,
+    "caption": str,
+    "differences": bool,
+}
 _ROW_KEYS = (
     dict.fromkeys(("statement", "unit", "needs", "fidelity"), str)
     | dict.fromkeys(("at", "minus", "reference", "criterion"), dict)
@@ -90,7 +97,7 @@ class Claims:
             if paper or "claims" in data:
                 _keys(paper, _PAPER_KEYS, required=_PAPER_KEYS)
             if picture:
-                _keys(picture, _PICTURE_KEYS, required=_PICTURE_KEYS)
+                _keys(picture, _PICTURE_KEYS, required=[key for key in _PICTURE_KEYS if key != "differences"])
             common = {"depends_on": data.get("depends_on", [])}
             rows = [row for claim in data.get("claims", ()) for row in _claim_rows(claim, titles, common)]
             _check(rows, parameters, titles)
@@ -111,16 +118,18 @@ class Claims:
         ]
         return list(dict.fromkeys(place for place in found if not any(isinstance(v, list) for v in place)))
 
-    def find(self, ids: Iterable[str], at: Mapping[str, Any]) -> Row | None:
+    def find(self, ids: Iterable[str], at: Mapping[str, Any], *, differences: bool = False) -> Row | None:
         """The row at these coordinates, others left open, of the first of some claim ids that has one; None without any.
 
-        A row that is a difference does not count. Raises: ValueError where several rows of one id do.
+        Either rows that are ``differences`` count, or the others. Raises: ValueError where several rows of one id do.
         """
         for id in ids:
             found = [
                 row
                 for row in self.rows
-                if row.id == id and not row.minus and all(row.at.get(key) == at[key] for key in at)
+                if row.id == id
+                and bool(row.minus) == differences
+                and all(row.at.get(key) == at[key] for key in at)
             ]
             if len(found) > 1:
                 raise ValueError(f"{dict(at)} is no single row: {found[0].row!r}, {found[1].row!r}")

@@ -30,8 +30,6 @@ from robustutils._torchvision import datasets
 
 __all__ = ["FETCHABLE", "NAMES", "PUBLIC", "DataError", "Dataset", "fetch", "find_root", "load"]
 
-FONTS_LIMIT = 40_000
-"""Each split of FONTS is its first images, this many: the largest N of the paper, and its test set."""
 IMAGENET_LIMIT = 10_000
 """At most this many validation images, evenly spaced over the classes: as many as the paper attacks."""
 _DIGITS = tuple("0123456789")
@@ -60,7 +58,8 @@ def load(
         download: fetch the set first where it is public and not there yet.
 
     Returns:
-        Images float32 [N, C, H, W] in [0, 1], labels int64 [N] and the fingerprint.
+        Images float32 [N, C, H, W] in [0, 1], labels int64 [N] and the fingerprint. Of the 960,000 training images of
+        FONTS, ``first`` or ``take`` those to hold in memory, see :class:`robustutils.fonts.FontsDataset`.
 
     Raises:
         ValueError: an unknown name or split.
@@ -207,11 +206,11 @@ def _read_imagenet(name: str, split: str, root: Path) -> Dataset:
 
 
 def _read_fonts(name: str, split: str, root: Path) -> Dataset:
-    return fonts.dataset(fonts.load_prototypes(root), FONTS_LIMIT, split, name=name)
+    return fonts.dataset(fonts.load_prototypes(root), fonts.CAPACITY[split], split, name=name)
 
 
 def _read_fonts_embedded(name: str, split: str, root: Path) -> Dataset:
-    return fonts.dataset(fonts.embedded_prototypes(), FONTS_LIMIT, split, name=name)
+    return fonts.dataset(fonts.embedded_prototypes(), fonts.CAPACITY[split], split, name=name)
 
 
 _MNIST: dict[str, tuple[Any, tuple[str, ...]]] = {

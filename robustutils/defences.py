@@ -14,6 +14,7 @@ from robustutils.artifacts import Artifact
 from robustutils.attacks import PGD
 from robustutils.bounds import dual_margins, interval_margins
 from robustutils.generative import Generative
+from robustutils.latent import Ascent, Coded
 from robustutils.objectives import (
     Adversarial,
     AffineAugmented,
@@ -28,8 +29,17 @@ from robustutils.objectives import (
     Wasserstein,
 )
 from robustutils.parameters import unknown
+from robustutils.strategies import (
+    Mixture,
+    OnManifoldAdversarial,
+    RegularAdversarial,
+    Trades,
+    TransformationAdversarial,
+    TransformationAugmentation,
+)
 from robustutils.synthesis import EvidenceBound
 from robustutils.threats import L2, Linf
+from robustutils.vae_gan import VaeGanLoss
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +52,7 @@ class Recipe:
     batch_size: int
     learning_rate: float = 1e-3
     betas: tuple[float, float] = (0.9, 0.999)
+    weight_decay: float = 0.0
     schedule: Callable[[float], float] = training.constant
     max_gradient_norm: float = math.inf
     dtype: torch.dtype = torch.float32
@@ -267,6 +278,91 @@ def acgan_in_full() -> Recipe:
         learning_rate=1e-4,
         betas=(0.5, 0.9),
     )
+
+
+def vae_gan(beta: float, *, narrow: bool = False, epochs: int = 30) -> Recipe:
+    """A VAE-GAN (DIS, supplement): Adam with betas (0.5, 0.9), 30 epochs of batches of 100, L2 of 1e-4.
+
+    The learning rate falls by 10% in each of the 30 epochs, and over fewer or more ``epochs`` to the same end. With
+    ``narrow`` it has half of the channels and trains in bfloat16, for the CPU.
+
+    Args:
+        beta: weight of the reconstruction, see :func:`robustutils.vae_gan.vae_gan_beta`.
+        narrow: whether the architecture is "vae_gan_narrow" instead of "vae_gan".
+        epochs: how long it trains.
+    """
+    return Recipe(
+        architecture="vae_gan_narrow" if narrow else "vae_gan",
+        objective=VaeGanLoss(beta=beta),
+        epochs=epochs,
+        batch_size=100,
+        learning_rate=5e-3,
+        betas=(0.5, 0.9),
+        weight_decay=1e-4,
+        schedule=training.Exponential(decay=0.9, epochs=30),
+        dtype=torch.bfloat16 if narrow else torch.float32,
+    )
+
+
+def _dis(objective: Objective) -> Recipe:
+    """DIS, section 3.4: Adam with betas (0.5, 0.9), 20 epochs of batches of 100, L2 of 1e-4, and 5% less rate each epoch."""
+    return Recipe(
+        architecture="dis_cnn",
+        objective=objective,
+        epochs=20,
+        batch_size=100,
+        learning_rate=0.01,
+        betas=(0.5, 0.9),
+        weight_decay=1e-4,
+        schedule=training.Exponential(decay=0.95, epochs=20),
+    )
+
+
+def _dis_ascent(steps: int) -> Ascent:
+    """The attack in training: 40 steps of 0.005 in the paper, else steps that add up to the same 0.2; all are made."""
+    if steps < 1:
+        raise ValueError(f"steps={steps}: must be at least 1")
+    return Ascent(steps=steps, learning_rate=0.2 / steps, keep="best")
+
+
+def dis_normal() -> Recipe:
+    """Training on the images as they are (DIS, section 3.4)."""
+    return _dis(Clean())
+
+
+def dis_regular(steps: int = 40) -> Recipe:
+    """Half of each batch adversarial in pixels (DIS, section 3.4); ``steps`` of the attack, 40 in the paper."""
+    return _dis(RegularAdversarial(attack=_dis_ascent(steps)))
+
+
+def dis_on_manifold(data: Coded, steps: int = 40, *, independent: bool = False) -> Recipe:
+    """Half of each batch adversarial in the codes of ``data``, the training set (DIS, section 3.4).
+
+    ``independent`` for codes on learned manifolds: see :class:`robustutils.strategies.OnManifoldAdversarial`.
+    """
+    return _dis(OnManifoldAdversarial(data=data, attack=_dis_ascent(steps), independent=independent))
+
+
+def dis_transformation_adversarial(ranges: str, steps: int = 40) -> Recipe:
+    """Half of each batch adversarially transformed (DIS, section 3.4); ``ranges``: "hard" for FONTS, "digits" else."""
+    return _dis(TransformationAdversarial(attack=_dis_ascent(steps), ranges=ranges))
+
+
+def dis_transformation_augmentation(ranges: str, *, identity: bool = True) -> Recipe:
+    """Half of each batch transformed at random (DIS, section 3.4); ``identity=False`` as in the released code."""
+    return _dis(TransformationAugmentation(ranges=ranges, identity=identity))
+
+
+def dis_mixture(data: Coded, steps: int = 40, *, independent: bool = False) -> Recipe:
+    """A third of each batch clean, a third adversarial in pixels and a third in codes (DIS, Figure 7)."""
+    attack = _dis_ascent(steps)
+    on_manifold = OnManifoldAdversarial(data=data, attack=attack, independent=independent)
+    return _dis(Mixture(on_manifold=on_manifold, attack=attack))
+
+
+def dis_trades(steps: int = 40) -> Recipe:
+    """TRADES (Zhang et al. 2019) in the place of the paper's strategies."""
+    return _dis(Trades(steps=steps))
 
 
 RECIPES: dict[str, Recipe] = {

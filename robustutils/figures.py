@@ -98,12 +98,12 @@ def dots(
     paper: Mapping[str, Sequence[float]] | None = None,
     *,
     xlabel: str,
-    xlim: tuple[float, float] = (-2, 102),
+    xlim: tuple[float, float] | None = (-2, 102),
 ) -> Figure:
     """Dots on labelled lines: ``series[name][line]`` holds one value per training seed, ``paper[name][line]`` one.
 
     Ours are filled dots, one a seed, joined by a bar from the smallest to the largest; the paper's are hollow
-    diamonds. A value that is NaN is left out.
+    diamonds. A value that is NaN is left out. Without ``xlim`` the axis fits the values, with a line at zero.
     """
     if not lines:
         return _empty()
@@ -126,7 +126,10 @@ def dots(
         axis.plot([], [], "D", mfc="white", mec="0.3", mew=1.4, ms=6, ls="none", label="paper")
     axis.set_yticks(range(len(lines)), lines)
     axis.set_ylim(len(lines) - 0.5, -0.5)
-    axis.set_xlim(*xlim)
+    if xlim is None:
+        axis.axvline(0, color="0.5", lw=1.2, zorder=1)
+    else:
+        axis.set_xlim(*xlim)
     axis.set_xlabel(xlabel)
     axis.grid(axis="y", visible=False)
     for line in range(1, len(lines)):
@@ -170,12 +173,18 @@ def matrices(
 
 
 def curves(
-    x: Sequence[float], series: Mapping[str, Mapping[str, Sequence[Any]]], *, xlabel: str, ylabel: str
+    x: Sequence[float],
+    series: Mapping[str, Mapping[str, Sequence[Any]]],
+    *,
+    xlabel: str,
+    ylabel: str,
+    log: bool = False,
 ) -> Figure:
     """Percentages over a parameter in labelled panels: ``series[panel][name]`` is a sequence of rates.
 
-    A rate has ``percent`` and ``interval``, see :class:`robustutils.statistics.Rate`; the interval is a band. Without
-    series the figure is empty.
+    A rate has ``percent`` and ``interval``, see :class:`robustutils.statistics.Rate`; the interval is a band. Fewer rates
+    than ``x`` belong to its first values. ``log`` draws x on a logarithmic scale, with a tick at each value. Without series
+    the figure is empty.
     """
     if not series:
         return _empty()
@@ -186,14 +195,44 @@ def curves(
         for (name, rates), other in zip(lines.items(), itertools.cycle(_PALETTE), strict=False):
             colour = COLOURS.get(name, other)
             low, high = zip(*(rate.interval for rate in rates), strict=True)
-            axis.fill_between(x, low, high, color=colour, alpha=0.2, lw=0)
-            axis.plot(x, [rate.percent for rate in rates], "o-", ms=3.5, color=colour, label=name)
+            places = x[: len(rates)]
+            axis.fill_between(places, low, high, color=colour, alpha=0.2, lw=0)
+            axis.plot(places, [rate.percent for rate in rates], "o-", ms=3.5, color=colour, label=name)
         axis.set_title(title)
         axis.set_xlabel(xlabel)
         axis.set_ylim(-2, 102)
+        if log:
+            axis.set_xscale("log")
+            axis.set_xticks(x, [f"{value:,g}" for value in x])
+            axis.minorticks_off()
     axes[0, 0].set_ylabel(ylabel)
     named = {line.get_label(): line for axis in axes[0] for line in axis.lines}
-    figure.legend(named.values(), named.keys(), loc="outside upper center", ncols=len(named), frameon=False)
+    columns = min(len(named), 4)
+    figure.legend(named.values(), named.keys(), loc="outside upper center", ncols=columns, frameon=False)
+    plt.close(figure)  # shown once, as the value of its cell
+    return figure
+
+
+def scatter(
+    panels: Mapping[str, Mapping[str, tuple[Sequence[float], Sequence[float]]]], *, xlabel: str, ylabel: str
+) -> Figure:
+    """Points in labelled panels: ``panels[title][name]`` are their places, x and y in percent."""
+    if not panels:
+        return _empty()
+    figure, axes = plt.subplots(
+        1, len(panels), figsize=(WIDTH, 3.4), sharey=True, squeeze=False, layout="constrained"
+    )
+    for axis, (title, series) in zip(axes[0], panels.items(), strict=True):
+        for (name, (x, y)), mark, colour in zip(
+            series.items(), itertools.cycle("osD^vP"), _PALETTE, strict=False
+        ):
+            axis.plot(x, y, mark, ms=5, alpha=0.75, mec="white", mew=0.5, color=colour, label=name)
+        axis.set_title(title)
+        axis.set_xlabel(xlabel)
+        axis.set_ylim(-3, 103)
+    axes[0, 0].set_ylabel(ylabel)
+    named = {line.get_label(): line for axis in axes[0] for line in axis.lines}
+    figure.legend(named.values(), named.keys(), loc="outside upper center", ncols=3, frameon=False)
     plt.close(figure)  # shown once, as the value of its cell
     return figure
 

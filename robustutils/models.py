@@ -1,14 +1,15 @@
 """The papers' architectures by name.
 
-A model takes float32 pixels [N, C, H, W] in [0, 1] and returns logits [N, classes]; what normalisation it needs
-is part of it. Builders draw their initial weights from torch's global generator: seed it first, or use
-:func:`build`.
+A model takes float32 pixels [N, C, H, W] in [0, 1] and returns logits [N, classes], a VAE-GAN reconstructions; what
+normalisation it needs is part of it. Builders draw their initial weights from torch's global generator: seed it first,
+or use :func:`build`.
 """
 
 import importlib
 import logging
 import math
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from robustutils.generative import ACGAN
 from robustutils.parameters import unknown
 from robustutils.sparse import SparseFrontEnd
 from robustutils.synthesis import AnalysisBySynthesis
+from robustutils.vae_gan import VaeGan
 
 log = logging.getLogger(__name__)
 
@@ -342,6 +344,16 @@ def acgan_mnist_narrow(classes: int = 10) -> nn.Module:
     return ACGAN(classes, width=32)
 
 
+def vae_gan(classes: int = 10) -> nn.Module:
+    """The VAE-GAN of DIS, supplement, for one class: it gives reconstructions instead of logits. 28x28 grey images."""
+    return VaeGan()
+
+
+def vae_gan_narrow(classes: int = 10) -> nn.Module:
+    """The same with half of the channels: a quarter of the work."""
+    return VaeGan(width=0.5)
+
+
 def l0_sparse_mnist(classes: int = 10) -> nn.Module:
     """The l0-sparse network of Bafna et al. (2018; INV, Table 1): up to 25 changed pixels are taken out, then classified.
 
@@ -382,11 +394,94 @@ def binary_abs_mnist(classes: int = 10) -> nn.Module:
     return AnalysisBySynthesis(classes, front=Binarise(), factors=BINARY_FACTORS)
 
 
+def dis_cnn(classes: int = 10) -> nn.Module:
+    """The network of DIS, three convolutions and two dense layers with nothing between them. 28x28 grey images.
+
+    As in the authors' code, normalisation comes before each rectifier. It would take a bias of the convolutions out again,
+    so there is none.
+    """
+    layers: list[nn.Module] = []
+    for inputs, outputs in pairwise((1, 16, 32, 64)):
+        layers += [nn.Conv2d(inputs, outputs, 4, stride=2, padding=1, bias=False), *_normalised(outputs)]
+    return kaiming(nn.Sequential(*layers, nn.Flatten(), nn.Linear(64 * 9, 100), nn.Linear(100, classes)))
+
+
+def dis_mlp(classes: int = 10) -> nn.Module:
+    """The multilayer perceptron of DIS, supplement: four layers of 128 units. 28x28 grey images.
+
+    As in the authors' code, normalisation comes after each rectifier.
+    """
+    layers: list[nn.Module] = [nn.Flatten()]
+    for inputs in (784, 128, 128, 128):
+        layers += [nn.Linear(inputs, 128), nn.ReLU(), nn.BatchNorm1d(128)]
+    return kaiming(nn.Sequential(*layers, nn.Linear(128, classes)))
+
+
+class ResidualBlock(nn.Module):
+    """A residual block of two 3x3 convolutions, each with its normalisation, and a rectifier at its end (He et al. 2015)."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+        super().__init__()
+        self.rest = nn.Sequential(
+            nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1, bias=False),
+            *_normalised(outputs),
+            nn.Conv2d(outputs, outputs, 3, padding=1, bias=False),
+            nn.BatchNorm2d(outputs),
+        )
+        self.shortcut = (
+            nn.Identity()
+            if (inputs, stride) == (outputs, 1)
+            else nn.Sequential(
+                nn.Conv2d(inputs, outputs, 1, stride=stride, bias=False), nn.BatchNorm2d(outputs)
+            )
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (self.rest(x) + self.shortcut(x)).relu()
+
+
+def dis_resnet13(classes: int = 10) -> nn.Module:
+    """ResNet-13 of DIS, Figure 7: three stages of two blocks with 64, 128 and 256 channels. 28x28 grey images."""
+    plan = [(64, 64, 1), (64, 64, 1), (64, 128, 2), (128, 128, 1), (128, 256, 2), (256, 256, 1)]
+    return kaiming(
+        nn.Sequential(
+            nn.Conv2d(1, 64, 3, padding=1, bias=False),
+            *_normalised(64),
+            *(ResidualBlock(*sizes) for sizes in plan),
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
+            nn.Linear(256, classes),
+        ),
+        he=(nn.Conv2d,),
+    )
+
+
+def dis_vgg(classes: int = 10) -> nn.Module:
+    """The VGG network of DIS, supplement: five convolutions and two dense layers of 1,024 units. 28x28 grey images."""
+    layers: list[nn.Module] = []
+    for inputs, outputs in pairwise((1, 64, 128, 128, 256, 256)):
+        pool = [nn.MaxPool2d(2)] if outputs != inputs > 1 else []
+        layers += [*pool, nn.Conv2d(inputs, outputs, 3, padding=1, bias=False), *_normalised(outputs)]
+    layers.append(nn.Flatten())
+    for inputs in (256 * 7 * 7, 1024):
+        layers += [nn.Linear(inputs, 1024), nn.ReLU()]
+    return kaiming(nn.Sequential(*layers, nn.Linear(1024, classes)), he=(nn.Conv2d, nn.Linear))
+
+
+def _normalised(channels: int) -> tuple[nn.Module, ...]:
+    """Batch normalisation and rectifier."""
+    return nn.BatchNorm2d(channels), nn.ReLU()
+
+
 ARCHITECTURES: dict[str, Callable[[int], nn.Module]] = {
     "abs_mnist": abs_mnist,
     "binary_abs_mnist": binary_abs_mnist,
     "acgan_mnist": acgan_mnist,
     "acgan_mnist_narrow": acgan_mnist_narrow,
+    "dis_cnn": dis_cnn,
+    "dis_mlp": dis_mlp,
+    "dis_resnet13": dis_resnet13,
+    "dis_vgg": dis_vgg,
     "eat_a": eat_a,
     "eat_a_input_dropout": eat_a_input_dropout,
     "eat_b": eat_b,
@@ -404,6 +499,8 @@ ARCHITECTURES: dict[str, Callable[[int], nn.Module]] = {
     "preact_resnet18": preact_resnet18,
     "resnet_mnist": resnet_mnist,
     "small_cnn": small_cnn,
+    "vae_gan": vae_gan,
+    "vae_gan_narrow": vae_gan_narrow,
     "wrm_mnist": wrm_mnist,
 }
 
@@ -444,6 +541,24 @@ def glorot(model: nn.Sequential) -> nn.Sequential:
         if isinstance(layer, (nn.Conv2d, nn.Linear)):
             nn.init.xavier_uniform_(layer.weight)
             nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+    return model
+
+
+def kaiming(model: nn.Sequential, *, he: tuple[type[nn.Module], ...] = ()) -> nn.Sequential:
+    """Normal weights of standard deviation sqrt(2 / 3 / fan-in) and zero biases, as in the code of DIS. Returns the model.
+
+    There the gain of rectifiers stands where a slope is expected; hence the third. Layers of the types ``he`` have the
+    sqrt(2 / fan) of He et al. (2015), of outputs for convolutions and of inputs for dense layers.
+    """
+    for layer in model.modules():
+        if isinstance(layer, (nn.Conv2d, nn.Linear)):
+            if isinstance(layer, he):
+                by_outputs = isinstance(layer, nn.Conv2d)
+                nn.init.kaiming_normal_(layer.weight, mode="fan_out" if by_outputs else "fan_in")
+            else:
+                nn.init.kaiming_normal_(layer.weight, math.sqrt(2))
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
     return model
 
 

@@ -203,6 +203,7 @@ def _trained(
             batch_size=recipe.batch_size,
             learning_rate=recipe.learning_rate,
             betas=recipe.betas,
+            weight_decay=recipe.weight_decay,
             schedule=recipe.schedule,
             max_gradient_norm=recipe.max_gradient_norm,
             dtype=recipe.dtype,

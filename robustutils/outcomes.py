@@ -6,7 +6,7 @@ how far a newly trained model would move it. With several training seeds the sec
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import KW_ONLY, dataclass, field
+from dataclasses import KW_ONLY, dataclass, field, replace
 from typing import Any, Self
 
 import numpy as np
@@ -160,6 +160,10 @@ class Outcomes:
         """The mean, of truth values in percent."""
         return float((100 if self.values.dtype == bool else 1) * self.values.mean())
 
+    def of_seeds(self, seeds: Sequence[int]) -> Self:
+        """The same of some of its seeds."""
+        return replace(self, values=self.values[[self.seeds.index(seed) for seed in seeds]], seeds=seeds)
+
     def measured(self, reference: Self | None = None) -> Measurement:
         """Rate or mean. With a reference its effect is the difference to it (:meth:`__sub__`).
 
@@ -215,6 +219,74 @@ class Outcomes:
 
 
 @dataclass(frozen=True, eq=False)
+class Conditional:
+    """Numbers [S, N] of which those count where ``counts`` is true, bool [S, N]: each seed has examples of its own.
+
+    So a success rate counts the examples that the network of a seed classifies correctly. Test-set intervals take the
+    fewest that any seed has; the numbers are percentages where ``percent``.
+
+    Raises:
+        ValueError: the shapes differ, or a seed has no example that counts.
+    """
+
+    values: np.ndarray
+    counts: np.ndarray
+    seeds: Sequence[int]
+    percent: bool = True
+
+    def __post_init__(self) -> None:
+        if self.values.shape != self.counts.shape or len(self.values) != len(self.seeds):
+            raise ValueError(
+                f"numbers {list(self.values.shape)} and counts {list(self.counts.shape)} of {len(self.seeds)} seeds"
+            )
+        if not self.counts.any(axis=1).all():
+            raise ValueError("no example of a seed counts")
+
+    def of_seeds(self, seeds: Sequence[int]) -> Self:
+        """The same of some of its seeds."""
+        rows = [self.seeds.index(seed) for seed in seeds]
+        return replace(self, values=self.values[rows], counts=self.counts[rows], seeds=seeds)
+
+    @property
+    def per_seed(self) -> np.ndarray:
+        """The mean of each seed's examples, float [S]."""
+        return np.array([row[counts].mean() for row, counts in zip(self.values, self.counts, strict=True)])
+
+    def measured(self, reference: Self | None = None) -> Measurement:
+        """The mean over seeds. Its interval over examples: Wilson's for percentages, else Student's t of the first seed."""
+        if reference is not None:
+            raise ValueError("a conditional rate has no paired reference")
+        each, n = self.per_seed, int(self.counts.sum(axis=1).min())
+        value = float(each.mean())
+        if self.percent:
+            ci95: Any = tuple(100 * end for end in wilson(value / 100 * n, n))
+        else:
+            low, high = mean_interval(self.values[0][self.counts[0]])
+            ci95 = (low - each[0] + value, high - each[0] + value)
+        kept = np.where(self.counts, self.values, 0)
+        return Measurement(
+            value, ci95, n, self.seeds, per_seed=each, outcomes={"values": kept, "counts": self.counts}
+        )
+
+    def __sub__(self, other: Self) -> Measurement:
+        """The difference of two means on the seeds that both have, as if of different examples.
+
+        Raises: ValueError where they have no seed in common.
+        """
+        seeds = [seed for seed in self.seeds if seed in other.seeds]
+        if not seeds:
+            raise ValueError("the two have no seed in common")
+        one, two = self.of_seeds(seeds), other.of_seeds(seeds)
+        mine, yours = one.measured(), two.measured()
+        value, ci95 = independent_difference(mine.value, mine.ci95, yours.value, yours.ci95)
+        each = one.per_seed - two.per_seed
+        return Measurement(
+            value, ci95, min(mine.n, yours.n), seeds, per_seed=each,
+            outcomes=dict(mine.outcomes) | {f"other {name}": part for name, part in yours.outcomes.items()},
+        )  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
 class Ranking:
     """Does a score order hits above misses? Scores float [N] and hits bool [N]; measured as the area under the ROC curve."""
 
@@ -243,16 +315,23 @@ def highest(several: Sequence[Outcomes]) -> Outcomes:
     return Outcomes(stacked[most, np.arange(stacked.shape[1])], several[0].seeds, several[0].images)
 
 
-def sequence(parts: Sequence[Outcomes]) -> Measurement:
-    """Rates or means in a row; the effect is the last minus the first."""
+def sequence(parts: Sequence[Outcomes | Conditional]) -> Measurement:
+    """Rates or means in a row, of the seeds that all have; the effect is the last minus the first.
+
+    Raises: ValueError where they have no seed in common.
+    """
+    seeds = [seed for seed in parts[0].seeds if all(seed in part.seeds for part in parts)]
+    if not seeds:
+        raise ValueError("the parts have no seed in common")
+    parts = [part.of_seeds(seeds) for part in parts]
     each = [part.measured() for part in parts]
-    apart = parts[-1] - parts[0]
+    apart = parts[-1] - parts[0]  # type: ignore[operator]
     ends = [found.ci95 for found in each]
     return Measurement(
         [found.value for found in each],
         None if None in ends else ends,
         min(found.n for found in each),
-        parts[0].seeds,
+        seeds,
         per_seed=list(zip(*(found.per_seed for found in each), strict=True)),
         effect=apart.value,
         effect_ci95=apart.ci95,

@@ -50,16 +50,16 @@ class OneOf:
 
 @dataclass(frozen=True)
 class SomeOf:
-    """A selection of names, as a list or as a string with commas."""
+    """A selection of names, as a list or as a string with commas; a name may be a whole number."""
 
     options: Sequence[str]
 
     def parse(self, name: str, value: Any) -> tuple[str, ...]:
         """The selected names in the order of the options, each once."""
-        parts = value.split(",") if isinstance(value, str) else value
+        parts = str(value).split(",") if isinstance(value, str | int) else value
         if not isinstance(parts, (list, tuple)) or not parts:
             raise ParameterError(f"{name}={value!r}: allowed are {', '.join(self.options)}, at least one")
-        chosen = [part.strip() if isinstance(part, str) else part for part in parts]
+        chosen = [str(part).strip() if isinstance(part, str | int) else part for part in parts]
         for part in chosen:
             OneOf(self.options).parse(name, part)
         return tuple(option for option in self.options if option in chosen)

@@ -60,11 +60,18 @@ def _badges(counts: Mapping[str, int]) -> str:
 
 
 def compared(
-    claims: Claims, results: Results, ids: Sequence[str], lines: Coordinates, series: Series, xlabel: str
+    claims: Claims,
+    results: Results,
+    ids: Sequence[str],
+    lines: Coordinates,
+    series: Series,
+    xlabel: str,
+    differences: bool = False,
 ) -> Figure:
     """Dots of ours, one a seed, beside the paper's diamonds: rows of the claims by the coordinates of lines and series.
 
-    A series of several coordinates shows the largest of these rows. Lines without any measured row are left out.
+    A series of several coordinates shows the largest of these rows. Lines without any measured row are left out. Rows are
+    percentages, or their ``differences``.
     """
     known = {(row["id"], row["row"]): row for row in results["claims"]}
     ours: dict[str, list[list[float]]] = {name: [] for name in series}
@@ -74,7 +81,9 @@ def compared(
         found = {}
         for name, several in series.items():
             asked = [several] if isinstance(several, Mapping) else several
-            claimed = filter(None, (claims.find(ids, {**place, **at}) for at in asked))
+            claimed = filter(
+                None, (claims.find(ids, {**place, **at}, differences=differences) for at in asked)
+            )
             found[name] = [known[row.id, row.row] for row in claimed if (row.id, row.row) in known]
         measured = {name: [r for r in rows if r["measured"] is not None] for name, rows in found.items()}
         if not any(measured.values()):
@@ -85,7 +94,9 @@ def compared(
             ours[name].append([max(values) for values in zip(*each, strict=False)])
             stated = [row["paper_value"] for row in rows if row["paper_value"] is not None]
             paper[name].append(max(stated, default=np.nan))
-    return figures.dots(kept, ours, paper, xlabel=xlabel)
+    stated_any = not np.isnan([*paper.values()]).all()
+    limits = None if differences else (-2, 102)
+    return figures.dots(kept, ours, paper if stated_any else None, xlabel=xlabel, xlim=limits)
 
 
 def front(claims: Claims, results: Results | None) -> str:

@@ -13,7 +13,7 @@ from myst_nb import glue
 from robustutils import figures, provenance, results, runs, scoreboard, tables
 from robustutils.claims import Claims, Row
 from robustutils.criteria import FIDELITIES, verdict
-from robustutils.outcomes import Measurement, Outcomes, sequence
+from robustutils.outcomes import Measurement, sequence
 from robustutils.results import Results
 from robustutils.runs import Run
 
@@ -194,7 +194,7 @@ def _found(row: Row, ask: Callable[[Mapping[str, Any]], Any]) -> Any:
             ask({**row.at, **dict(zip(listed, place, strict=True))})
             for place in zip(*(row.at[n] for n in listed), strict=True)
         ]
-        absent = [part for part in parts if not isinstance(part, Outcomes)]
+        absent = [part for part in parts if part is None or isinstance(part, str)]
         return absent[0] if absent else sequence(parts)
     found = ask(row.at)
     for other in (row.minus, row.reference):

@@ -470,7 +470,8 @@ def test_a_published_network_is_as_accurate_as_its_file_says():
     hits = evaluation.correct(models.published("small_cnn"), test.images, test.labels)
     assert described["small_cnn"]["accuracy"] == pytest.approx(100 * hits.float().mean().item(), abs=0.3)
     for found in described.values():
-        assert found["accuracy"] > 70, found["network"]
+        if catalogue.entry(found["network"]).classifier:
+            assert found["accuracy"] > 70, found["network"]
         assert {"commit", "date", "torch", "precision", "seconds"} <= found["certificate"].keys()
 
 

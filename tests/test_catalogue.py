@@ -63,9 +63,20 @@ def test_every_entry_is_a_network_of_its_own():
         entry = catalogue.entry(name)
         assert network.dataset.name == entry.dataset
         assert network.dataset.split == "train", "networks are not trained on test images"
+        assert entry.classifier == ("vae_gan" not in network.recipe.architecture)
         trained_on = str(artifacts.describe(network.recipe.objective))
         robust = any(word in trained_on for word in ("Adversarial", "Certified", "CrownIbp", "Wasserstein"))
         assert robust == (entry.radius != "none"), f"{name}: {entry.radius}"
+
+
+def test_each_class_of_mnist_has_a_vae_gan_of_its_images():
+    try:
+        made = [catalogue.entry(f"vae_gan_mnist_{label}").make() for label in range(10)]
+    except DataError as reason:
+        pytest.skip(f"the data sets are not here: {reason}")
+    assert [network.dataset.labels.unique().tolist() for network in made] == [[label] for label in range(10)]
+    assert sum(len(network.dataset) for network in made) == 60000
+    assert made[1].recipe == defences.vae_gan(5.0, narrow=True, epochs=15)
 
 
 # ---- publishing ----
@@ -94,6 +105,16 @@ def test_a_published_network_says_what_it_is_and_is_the_one_that_was_trained(two
     assert {tensor.dtype for tensor in tensors.values()} == {torch.float16}
     assert same_weights(models.published("small_cnn_seed_1"), trained())
     assert trained.published() == path
+
+
+def test_a_network_that_is_no_classifier_has_no_accuracy(few, weights, monkeypatch):
+    recipe = defences.vae_gan(5.0, narrow=True, epochs=1)
+    made = Entry(lambda: Network(recipe, few.first(100)), "digits", classifier=False)
+    monkeypatch.setattr(catalogue, "CATALOGUE", {"gan": made})
+    catalogue.publish("gan")
+    (found,) = catalogue.table()
+    assert (found["architecture"], found["accuracy"], found["images"]) == ("vae_gan_narrow", None, 0)
+    assert models.published("gan")(few.images[:2]).shape == (2, 1, 28, 28)
 
 
 def test_publishing_again_changes_nothing(two, cache, caplog):

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from robustutils import __main__ as cli
-from robustutils import data, pipeline, provenance, results, scoreboard
+from robustutils import catalogue, data, pipeline, provenance, results, scoreboard
 
 
 @pytest.fixture
@@ -83,6 +83,17 @@ def test_the_site_is_the_published_edition(repo, calls, capsys):
     assert capsys.readouterr().out == "open _build/html/index.html\n"
 
 
+def test_the_networks_are_a_table_with_a_dash_for_what_has_no_accuracy(capsys, monkeypatch):
+    about = {"dataset": "mnist", "radius": "none", "certificate": {"seconds": 90.0}, "bytes": 3 << 19}
+    found = [about | {"network": name, "accuracy": value} for name, value in (("a", 98.5), ("b", None))]
+    monkeypatch.setattr(catalogue, "table", lambda: found)
+    assert cli.main(["networks"]) == 0
+    heading, *lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[2] for line in lines] == ["98.50%", "-"]
+    assert {line.index("none") for line in lines} == {heading.index("trained against")}
+    assert all(line.endswith("1.5   1.5") for line in lines)
+
+
 def test_a_run_with_claims_ends_with_its_own_scoreboard(repo, calls, capsys, monkeypatch):
     monkeypatch.setattr(pipeline, "has_claims", lambda chapter: True)
     assert cli.main(["run", "spots"]) == 0
@@ -156,7 +167,19 @@ def test_every_command_of_the_parser_is_in_the_table(capsys):
         cli.main(["--help"])
     listed = capsys.readouterr().out
     assert all(command in listed for command in cli.COMMANDS)
-    names = ["run", "publish", "check", "train", "new", "networks", "build", "site", "references", "data"]
+    names = [
+        "run",
+        "publish",
+        "check",
+        "train",
+        "new",
+        "networks",
+        "build",
+        "site",
+        "references",
+        "data",
+        "fonts",
+    ]
     assert "{" + ",".join(names) + "}" in listed
     assert set(cli.COMMANDS) == set(names)
 

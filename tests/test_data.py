@@ -183,9 +183,9 @@ def test_digits_are_the_originals_resized_bilinearly_and_shared_by_no_two_splits
 
 def test_fonts_embedded_loads_its_first_images_without_any_file(tmp_path):
     loaded = data.load("fonts_embedded", "test", root=tmp_path)
-    assert loaded.images.shape == (data.FONTS_LIMIT, 1, 28, 28)
+    assert loaded.images.shape == (40_000, 1, 28, 28)
     assert loaded.classes == tuple("ABCDEFGHIJ")
-    assert torch.bincount(loaded.labels).tolist() == [data.FONTS_LIMIT // 10] * 10
+    assert torch.bincount(loaded.labels).tolist() == [4_000] * 10
 
 
 def test_first_is_a_prefix_with_the_fingerprint_of_just_these(mnist):
@@ -653,8 +653,8 @@ REAL = {
         [int(count) for count in GTSRB_HALF_TEST.split()],
         "75a545a39a60",
     ),
-    ("fonts", "train"): (40_000, [0, 1, 2, 3, 4], None, None, [4000] * 10, "1cfd97d56693"),
-    ("fonts", "test"): (40_000, [0, 1, 2, 3, 4], None, None, [4000] * 10, "c78e520e4476"),
+    ("fonts", "train"): (960_000, [0, 1, 2, 3, 4], None, None, [96_000] * 10, "e5aabf0e4423"),
+    ("fonts", "test"): (40_000, [0, 1, 2, 3, 4], None, None, [4000] * 10, "35987f815611"),
 }
 
 

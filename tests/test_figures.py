@@ -54,13 +54,39 @@ def curves() -> Figure:
     return figures.curves([0.0, 0.1, 0.2], panels, xlabel="radius", ylabel="error (%)")
 
 
+def scatter() -> Figure:
+    panels = {"on": {"C": ([1.0, 2.0], [30.0, 40.0])}, "off": {"C": ([1.0], [99.0]), "D": ([2.0], [98.0])}}
+    return figures.scatter(panels, xlabel="error (%)", ylabel="success (%)")
+
+
+def test_a_scatter_has_a_point_for_each_pair():
+    left, right = scatter().axes
+    assert marks(left, "o") == [(1, 30), (2, 40)]
+    assert (marks(right, "o"), marks(right, "s")) == ([(1, 99)], [(2, 98)])
+
+
+def test_fewer_rates_belong_to_the_first_values_and_a_log_scale_has_a_tick_at_each():
+    panels = {"C": {"FGSM": [Rate(5, 100), Rate(50, 100)]}}
+    (axis,) = figures.curves([250, 1000, 4000], panels, xlabel="n", ylabel="%", log=True).axes
+    assert [x for x, _ in marks(axis, "o")] == [250, 1000]
+    assert [label.get_text() for label in axis.get_xticklabels()] == ["250", "1,000", "4,000"]
+
+
+def test_differences_stand_beside_a_line_at_zero():
+    (axis,) = figures.dots(["a"], {"x": [[-5.0, 3.0]]}, xlabel="points", xlim=None).axes
+    assert any(set(line.get_xdata()) == {0} for line in axis.lines)
+    assert axis.get_xlim()[0] < -5
+
+
 def marks(axis: plt.Axes, marker: str) -> list[tuple[float, float]]:
     """The points drawn with a marker, those of the legend's empty lines and NaN left out."""
     lines = [line for line in axis.lines if line.get_marker() == marker]
     return [(float(x), float(y)) for line in lines for x, y in line.get_xydata() if not np.isnan(x)]
 
 
-@pytest.mark.parametrize(("draw", "axes"), [(gallery, 8), (dots, 1), (matrices, 2), (curves, 2)])
+@pytest.mark.parametrize(
+    ("draw", "axes"), [(gallery, 8), (dots, 1), (matrices, 2), (curves, 2), (scatter, 2)]
+)
 def test_a_figure_has_its_panels_and_can_be_drawn_without_a_warning(draw, axes, tmp_path):
     figure = draw()
     assert isinstance(figure, Figure)
@@ -69,7 +95,7 @@ def test_a_figure_has_its_panels_and_can_be_drawn_without_a_warning(draw, axes, 
     assert (tmp_path / "figure.png").stat().st_size > 1000
 
 
-@pytest.mark.parametrize("draw", [gallery, dots, matrices, curves])
+@pytest.mark.parametrize("draw", [gallery, dots, matrices, curves, scatter])
 def test_a_figure_is_handed_over_and_not_shown_a_second_time(draw):
     draw()
     assert plt.get_fignums() == [], (

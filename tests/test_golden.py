@@ -6,6 +6,8 @@ leaves its tolerance, the version of what was changed must be raised, and ``pyth
 
 import contextlib
 import dataclasses
+import functools
+import inspect
 import itertools
 import json
 import sys
@@ -21,6 +23,7 @@ from robustutils import (
     alignment,
     artifacts,
     attacks,
+    attempts,
     blind_spots,
     bounds,
     carlini,
@@ -28,18 +31,23 @@ from robustutils import (
     defences,
     evaluation,
     flips,
+    fonts,
     generative,
     invariance,
     l0,
+    latent,
     models,
     networks,
     objectives,
+    projection,
     speed,
     square,
+    strategies,
     subspaces,
     synthesis,
     threats,
     training,
+    vae_gan,
 )
 from robustutils.artifacts import later
 from robustutils.data import Dataset
@@ -60,15 +68,18 @@ Outcome = list[list[float]]
 @contextlib.contextmanager
 def repeatable() -> Iterator[None]:
     """One thread, no bfloat16, and attacks in training that take float64, whatever the processor."""
-    threads, fast, checked = torch.get_num_threads(), speed.fast_dtype, attacks.check_inputs
+    threads, fast = torch.get_num_threads(), speed.fast_dtype
+    checked, checked_codes = attacks.check_inputs, latent.check_inputs
     torch.set_num_threads(1)
     speed.fast_dtype = lambda device: torch.float32
     attacks.check_inputs = lambda *_: None
+    latent.check_inputs = lambda *_: None
     try:
         yield
     finally:
         torch.set_num_threads(threads)
-        speed.fast_dtype, attacks.check_inputs = fast, checked
+        speed.fast_dtype = fast
+        attacks.check_inputs, latent.check_inputs = checked, checked_codes
 
 
 @pytest.fixture(autouse=True)
@@ -80,11 +91,82 @@ def alike() -> Iterator[None]:
 # ---- recipes ----
 
 
+NORMALISED = ("preact_resnet18", "dis_cnn", "vae_gan_narrow")
+"""Architectures that are looked at in training mode: running statistics would drown their weights."""
+
+
 def recipes() -> dict[str, Recipe]:
-    """Every recipe by name, and ensemble training with one static source."""
+    """Every recipe by name, ensemble training with one static source, and recipes of a data set or a radius."""
     source = models.build("eat_d", seed=7).double()
     ensemble = defences.with_sources(defences.RECIPES["eat_d_adv"], [source])
-    return {**defences.RECIPES, "eat_d_adv with a source": ensemble}
+    return {**defences.RECIPES, "eat_d_adv with a source": ensemble, **recipes_of_dis()}
+
+
+def recipes_of_dis() -> dict[str, Recipe]:
+    """The recipes of the chapter on disentangling, with short attacks; none of them has a name in the package."""
+    data = letters().first(24)
+    return {
+        "dis_normal": defences.dis_normal(),
+        "dis_regular": defences.dis_regular(3),
+        "dis_on_manifold": defences.dis_on_manifold(data, 3),
+        "dis_on_manifold, independent": defences.dis_on_manifold(data, 3, independent=True),
+        "dis_transformation_adversarial": defences.dis_transformation_adversarial("digits", 3),
+        "dis_transformation_augmentation": defences.dis_transformation_augmentation("digits"),
+        "dis_mixture": defences.dis_mixture(data, 3),
+        "dis_trades": defences.dis_trades(3),
+        "vae_gan": defences.vae_gan(2.25, narrow=True),
+    }
+
+
+@functools.cache
+def letters() -> fonts.FontsDataset:
+    """A few letters of the embedded fonts."""
+    return fonts.dataset(fonts.embedded_prototypes(), 40)
+
+
+@dataclasses.dataclass(frozen=True)
+class Double:
+    """Data with codes, in float64."""
+
+    data: latent.Coded
+
+    @property
+    def manifold(self) -> latent.Manifold:
+        return self.data.manifold
+
+    @property
+    def codes(self) -> Tensor:
+        return self.data.codes.double()
+
+    @property
+    def labels(self) -> Tensor:
+        return self.data.labels
+
+    def bases(self, rows: Tensor) -> Tensor:
+        return self.data.bases(rows).double()
+
+
+@dataclasses.dataclass(frozen=True)
+class Signed:
+    """An objective times a sign, with the codes that it trains on in float64."""
+
+    objective: Any
+    sign: float
+
+    @property
+    def wants_rows(self) -> bool:
+        return getattr(self.objective, "wants_rows", False)
+
+    def __call__(self, model: nn.Module, x: Tensor, y: Tensor, progress: float, **rows: Tensor) -> Tensor:
+        return self.sign * _in_double(self.objective)(model, x, y, progress, **rows)
+
+
+def _in_double(objective: Any) -> Any:
+    if isinstance(objective, strategies.Mixture):
+        return dataclasses.replace(objective, on_manifold=_in_double(objective.on_manifold))
+    if isinstance(objective, strategies.OnManifoldAdversarial):
+        return dataclasses.replace(objective, data=Double(objective.data))
+    return objective
 
 
 def steps_of(recipe: Recipe) -> int:
@@ -104,6 +186,8 @@ def examples(recipe: Recipe) -> tuple[Dataset, Tensor]:
         colour = Dataset.from_pixels("noise", "train", pixels, labels, tuple("0123456789"))
         few = colour.first(4) if recipe.architecture == "preact_resnet18" else colour.first(8)
         return few, colour.images[8:]
+    if isinstance(recipe.objective, (strategies.OnManifoldAdversarial, strategies.Mixture)):
+        return letters().first(24), letters().images[24:]
     digits = data.load("digits")
     return digits.first(24), digits.images[100:116]
 
@@ -115,11 +199,6 @@ def trained(recipe: Recipe, *, step: float = 1, sign: float = 1, seed: float = 0
     """
     images, others = examples(recipe)
     batch = 2 if recipe.architecture == "preact_resnet18" else 8
-    objective = recipe.objective
-
-    def signed(model: nn.Module, x: Tensor, y: Tensor, progress: float) -> Tensor:
-        return sign * objective(model, x, y, progress)
-
     model = models.build(recipe.architecture, seed=int(seed)).double()
     images = dataclasses.replace(images, images=images.images.double())
     others = others.double()
@@ -129,9 +208,11 @@ def trained(recipe: Recipe, *, step: float = 1, sign: float = 1, seed: float = 0
     latents = torch.randn(4, generative.LATENT, generator=torch.Generator().manual_seed(0)).double()
 
     def logits() -> Tensor:
-        model.train(recipe.architecture == "preact_resnet18")  # running statistics would drown its weights
+        model.train(recipe.architecture in NORMALISED)
         with torch.no_grad():
             found = [model(others).flatten()]
+            if isinstance(model, vae_gan.VaeGan):
+                found = [found[0][::28], model.discriminate(others)]
             if isinstance(model, generative.ACGAN):
                 found.append(model.generate(torch.arange(4), latents)[..., ::4].flatten())
             return torch.cat(found)
@@ -140,7 +221,7 @@ def trained(recipe: Recipe, *, step: float = 1, sign: float = 1, seed: float = 0
     training.fit(
         model,
         images,
-        signed,
+        Signed(recipe.objective, sign),
         epochs=max(1, steps_of(recipe) * batch // len(images)),
         batch_size=batch,
         learning_rate=step * recipe.learning_rate / (10 if batch == 2 else 1000),  # else signs amplify noise
@@ -148,6 +229,7 @@ def trained(recipe: Recipe, *, step: float = 1, sign: float = 1, seed: float = 0
         max_gradient_norm=recipe.max_gradient_norm,
         dtype=recipe.dtype,
         betas=recipe.betas,
+        weight_decay=recipe.weight_decay,
     )
     return [numbers(before), numbers(logits() - before)]
 
@@ -181,6 +263,11 @@ def attack_runs() -> dict[str, Any]:
         "SigmaZero": l0.SigmaZero(steps=20),
         "GreedyPixels": l0.GreedyPixels(max_pixels=3, candidates=20),
         "CarliniL2": carlini.CarliniL2(iterations=30, binary_steps=2),
+        "Ascent": latent.Ascent(eps=0.1, steps=15, learning_rate=0.01),
+        "Ascent, best": latent.Ascent(eps=0.1, steps=10, learning_rate=0.01, keep="best"),
+        "Ascent in l2": latent.Ascent(eps=1.5, steps=15, learning_rate=0.02, norm="l2"),
+        "Ascent in l2, best": latent.Ascent(eps=1.5, steps=10, learning_rate=0.02, norm="l2", keep="best"),
+        "CarliniAscent": latent.CarliniAscent(steps=20, learning_rate=0.05),
     }
 
 
@@ -196,7 +283,11 @@ def attacked(name: str, *, step: float = 1, sign: float = 1) -> Outcome:
     if sign != 1:
         net = nn.Sequential(net, Negative())
     x, y = digits.images, digits.labels
-    x_adv = attack(net, x, y)
+    if isinstance(attack, (latent.Ascent, latent.CarliniAscent)):
+        generator = torch.Generator().manual_seed(0)
+        x_adv = attack(net, latent.Pixels(), x, x, y, generator).codes
+    else:
+        x_adv = attack(net, x, y)
     losses = evaluation.losses(models.published("small_cnn"), x_adv, y)
     lengths = (x_adv - x).flatten(1).norm(dim=1)
     return [numbers(losses), numbers(lengths)]
@@ -218,6 +309,9 @@ def measurements() -> dict[str, Callable[[], Tensor]]:
     train = data.load("digits").first(60)
     grid = alignment.Grid(rotations=(-10, 10), shears=(0.1,), scales=(0.75, 1), shift=2)
     x, y = digits.images, digits.labels
+    maps, few = latent.Transformed(digits), letters().first(10)
+    ascent = latent.Ascent(steps=10)
+    shifted = few.images.roll(1, -1)
     low, high = (x - 0.05).clamp(0, 1), (x + 0.05).clamp(0, 1)
     return {
         "interval_margins": lambda: bounds.interval_margins(certified, low, high, y),
@@ -231,6 +325,10 @@ def measurements() -> dict[str, Callable[[], Tensor]]:
         "score": lambda: generative.score(gan, x[:5], y[:5], restarts=2, steps=3),
         "loss_gradients": lambda: evaluation.loss_gradients(net, x, y).flatten(1)[:, ::28],
         "count_adversarial_directions": lambda: subspaces.count_adversarial_directions(net, digits, 0.1),
+        "examples": lambda: attempts.examples(net, ascent, maps, points=20, tries=2)["codes"],
+        "smallest": lambda: attempts.smallest(net, ascent, maps, points=20, rounds=4)["size"].clamp_max(1),
+        "onto_affine": lambda: projection.onto_affine(shifted, few.glyphs(), few.thetas, steps=9)["distance"],
+        "onto_neighbours": lambda: projection.onto_neighbours(x.roll(1, -1), x, train.images, 10)["distance"],
         "greedy_flips": lambda: flips.greedy_flips(net, x[:6], y[:6], 0.2).flatten(1).sum(1),
     }
 
@@ -255,7 +353,8 @@ def names_in(run: str) -> list[str]:
     kind, _, name = run.partition(" ")
     if kind == "recipe":
         recipe = recipes()[name]
-        found = [recipe.architecture, "fit", *_names(artifacts.describe(recipe)), recipe.schedule.__name__]
+        schedule = getattr(recipe.schedule, "__name__", type(recipe.schedule).__name__)
+        found = [recipe.architecture, "fit", *_names(artifacts.describe(recipe)), schedule]
     elif kind == "attack":
         found = _names(artifacts.describe(attack_runs()[name]))
     else:
@@ -308,7 +407,9 @@ def test_a_golden_run_has_not_moved(run):
 
 
 @pytest.mark.parametrize("change", [{"step": 1.3}, {"sign": -1}, {"seed": 1}], ids=str)
-@pytest.mark.parametrize("run", ["recipe eat_d", "recipe eat_d_adv", "recipe small_cnn", "recipe wrm"])
+@pytest.mark.parametrize(
+    "run", [f"recipe {name}" for name in ("eat_d", "eat_d_adv", "small_cnn", "wrm", *recipes_of_dis())]
+)
 def test_a_recipe_with_another_step_loss_or_start_is_noticed(run, change):
     assert "raise the version" in complaint(run, outcomes()[run](**change))
 
@@ -338,14 +439,27 @@ def test_every_golden_run_is_still_made():
 # ---- defaults and names ----
 
 
+DESCRIBED = (
+    *(threats, attacks, carlini, l0, square, blind_spots, objectives, generative, defences),
+    *(latent, strategies, vae_gan),
+)
+KEPT = (
+    *(attempts.examples, attempts.attempts, attempts.steps, attempts.smallest, attempts.transferred),
+    *(projection.onto_affine, projection.onto_neighbours, projection.distances),
+)
+
+
 def defaults() -> dict[str, dict[str, Any]]:
     """The defaults of everything that a key describes: they are left out of keys."""
     found = {}
-    for module in (threats, attacks, carlini, l0, square, blind_spots, objectives, generative, defences):
+    for module in DESCRIBED:
         for name, kind in vars(module).items():
             if dataclasses.is_dataclass(kind) and getattr(kind, "__module__", "") == module.__name__:
                 fields = [f for f in dataclasses.fields(kind) if f.default is not dataclasses.MISSING]
                 found[name] = {f.name: artifacts.describe(f.default) for f in fields}
+    for function in KEPT:
+        given = [p for p in inspect.signature(function).parameters.values() if p.default is not p.empty]
+        found[function.__name__] = {p.name: artifacts.describe(p.default) for p in given}
     return found
 
 

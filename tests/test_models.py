@@ -13,11 +13,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from robustutils import models
-from robustutils.models import ARCHITECTURES, PreActBlock, Standardise, TanhPool
+from robustutils.models import ARCHITECTURES, PreActBlock, ResidualBlock, Standardise, TanhPool
 
 GREY = torch.rand(2, 1, 28, 28, generator=torch.Generator().manual_seed(0))
 COLOUR = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 IMAGES = dict.fromkeys(ARCHITECTURES, GREY) | dict.fromkeys(["kolter_wong_cifar", "preact_resnet18"], COLOUR)
+
+CLASSIFIERS = [name for name in ARCHITECTURES if not name.startswith("vae_gan")]
 
 
 def blocks(*widths: int) -> int:
@@ -25,11 +27,24 @@ def blocks(*widths: int) -> int:
     return sum(2 * a + 9 * a * b + 2 * b + 9 * b * b + (a * b if a != b else 0) for a, b in pairwise(widths))
 
 
+def after_each(*widths: int) -> int:
+    """The numbers of residual blocks with a normalisation behind each convolution, that of the way around too."""
+    return sum(9 * a * b + 9 * b * b + 4 * b + (a * b + 2 * b if a != b else 0) for a, b in pairwise(widths))
+
+
 def acgan(w: int) -> int:
     """The numbers of an AC-GAN of this width: two stacks of three 5x5 layers, and three dense ends."""
     generator = (74 * 64 * w + 64 * w) + (25 * 4 * w * 2 * w + 2 * w) + (25 * 2 * w * w + w) + (25 * w + 1)
     features = (25 * w + w) + (25 * w * 2 * w + 2 * w) + (25 * 2 * w * 4 * w + 4 * w)
     return generator + features + 64 * w + (64 * w * 10 + 10)
+
+
+def vae_gan(w: int) -> int:
+    """The numbers of a VAE-GAN of this width: three stacks of 4x4 or 6x6 layers with normalisation, and their dense ends."""
+    kernels, norms, dense = w + 2 * w * w + 8 * w * w, 2 * (w + 2 * w + 4 * w), 9 * 4 * w
+    encoder = 16 * kernels + norms + (dense * 20 + 20)
+    decoder = (10 * dense + dense) + 36 * kernels + 2 * (w + 2 * w) + 1
+    return encoder + decoder + 36 * kernels + norms + (dense * 10 + 10) + (10 + 1)
 
 
 # An autoencoder of ABS: two stacks of four convolutions with batch normalisation between them.
@@ -47,6 +62,16 @@ PARAMETERS = {
     # 28 - 2 = 26, 13, 13 - 2 = 11, 5
     "eat_c": (9 * 128 + 128) + (9 * 128 * 64 + 64) + (5 * 5 * 64 * 128 + 128) + (128 * 10 + 10),
     "eat_d": (784 * 300 + 300) + 3 * (300 * 300 + 300) + (300 * 10 + 10),
+    # 28 / 2 = 14, 7, 3; no bias before a normalisation of two numbers a channel
+    "dis_cnn": 16 * (16 + 16 * 32 + 32 * 64) + 2 * (16 + 32 + 64) + (9 * 64 * 100 + 100) + (100 * 10 + 10),
+    "dis_mlp": (784 * 128 + 128) + 3 * (128 * 128 + 128) + 4 * 2 * 128 + (128 * 10 + 10),
+    "dis_resnet13": 9 * 64 + 2 * 64 + after_each(64, 64, 64, 128, 128, 256, 256) + (256 * 10 + 10),
+    # 28 / 2 = 14, 7
+    "dis_vgg": 9 * (64 + 64 * 128 + 128 * 128 + 128 * 256 + 256 * 256)
+    + 2 * (64 + 2 * 128 + 2 * 256)
+    + (7 * 7 * 256 * 1024 + 1024)
+    + (1024 * 1024 + 1024)
+    + (1024 * 10 + 10),
     "abs_mnist": 10 * (ENCODER + DECODER),
     "acgan_mnist": acgan(128),
     "acgan_mnist_narrow": acgan(32),
@@ -70,6 +95,8 @@ PARAMETERS = {
     + 2 * 512
     + (512 * 10 + 10),
     "small_cnn": (25 * 16 + 16) + (25 * 16 * 32 + 32) + (7 * 7 * 32 * 64 + 64) + (64 * 10 + 10),
+    "vae_gan": vae_gan(64),
+    "vae_gan_narrow": vae_gan(32),
     # 8x8 with stride 2 and padding 3: 14, then (14 - 6) / 2 + 1 = 5, 5 - 5 + 1 = 1
     "wrm_mnist": (64 * 64 + 64) + (36 * 64 * 128 + 128) + (25 * 128 * 128 + 128) + (128 * 10 + 10),
 }
@@ -100,7 +127,7 @@ def test_frozen_parameters_do_not_count():
     assert models.count_parameters(model) == 3
 
 
-@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.parametrize("name", CLASSIFIERS)
 @pytest.mark.parametrize("batch", [1, 2])
 def test_output_is_one_finite_logit_for_each_class(name, batch, built):
     with torch.no_grad():
@@ -123,8 +150,8 @@ def test_gradients_reach_the_input_and_every_weight(name):
     model(x).square().sum().backward()
     assert x.grad.abs().sum() > 0
     for label, parameter in model.named_parameters():
-        if label.startswith(("generator.", "critic.")) or ".encoder." in label:
-            continue  # of the training alone, not of the logits
+        if label.startswith(("generator.", "critic.", "discriminator.")) or ".encoder." in label:
+            continue  # of the training alone, not of the output
         assert parameter.grad is not None, label
         assert parameter.grad.abs().sum() > 0, label
 
@@ -348,6 +375,81 @@ def test_a_residual_block_is_two_convolutions_behind_activations_and_a_way_aroun
     same = inputs == outputs and stride == 1
     way = x if same else F.conv2d(active, block.shortcut.weight, stride=stride)
     torch.testing.assert_close(block(x), out + way)
+
+
+# ---- the networks of the paper on disentangling ----
+
+
+def test_dis_cnn_halves_the_image_three_times_and_ends_in_two_dense_layers_with_nothing_between_them(built):
+    shapes, x = [], GREY
+    for layer in built["dis_cnn"]:
+        x = layer(x)
+        if isinstance(layer, (nn.Conv2d, nn.Linear)):
+            shapes.append(tuple(x.shape[1:]))
+    assert shapes == [(16, 14, 14), (32, 7, 7), (64, 3, 3), (100,), (10,)]
+    kinds = [type(layer) for layer in built["dis_cnn"]]
+    convolution = [nn.Conv2d, nn.BatchNorm2d, nn.ReLU]
+    assert kinds == 3 * convolution + [nn.Flatten, nn.Linear, nn.Linear]
+
+
+def test_dis_mlp_normalises_behind_each_of_four_rectifiers(built):
+    kinds = [type(layer) for layer in built["dis_mlp"]]
+    assert kinds == [nn.Flatten, *4 * [nn.Linear, nn.ReLU, nn.BatchNorm1d], nn.Linear]
+
+
+@pytest.mark.parametrize("name", ["dis_cnn", "dis_mlp"])
+def test_dis_weights_have_two_thirds_of_the_inverse_of_their_inputs_as_variance(name, built):
+    for layer in built[name]:
+        if isinstance(layer, (nn.Conv2d, nn.Linear)):
+            fan = layer.weight[0].numel()
+            assert layer.weight.std().item() == pytest.approx((2 / 3 / fan) ** 0.5, rel=0.15), layer
+            assert layer.weight.abs().max() > 2 * layer.weight.std(), "a normal distribution has tails"
+            assert layer.bias is None or not layer.bias.any()
+
+
+@pytest.mark.parametrize(("name", "dense"), [("dis_resnet13", 2 / 3), ("dis_vgg", 2)])
+def test_deep_dis_networks_start_from_he_normal_convolutions_by_their_outputs(name, dense, built):
+    for layer in built[name].modules():
+        if isinstance(layer, nn.Conv2d):
+            variance = 2 / (layer.out_channels * layer.weight[0, 0].numel())
+        elif isinstance(layer, nn.Linear):
+            variance = dense / layer.in_features
+            assert not layer.bias.any()
+        else:
+            continue
+        assert layer.weight.std().item() == pytest.approx(variance**0.5, rel=0.1), layer
+
+
+def test_dis_vgg_pools_where_the_width_changes(built):
+    kinds = [type(layer) for layer in built["dis_vgg"] if isinstance(layer, (nn.Conv2d, nn.MaxPool2d))]
+    convolution, pool = nn.Conv2d, nn.MaxPool2d
+    assert kinds == [convolution, pool, convolution, convolution, pool, convolution, convolution]
+
+
+def test_dis_resnet13_has_256_features_behind_three_stages(built):
+    shapes, x = [], GREY
+    with torch.no_grad():
+        for layer in built["dis_resnet13"]:
+            x = layer(x)
+            if isinstance(layer, ResidualBlock):
+                shapes.append(tuple(x.shape[1:]))
+    assert shapes == [shape for shape in ((64, 28, 28), (128, 14, 14), (256, 7, 7)) for _ in range(2)]
+
+
+@pytest.mark.parametrize(("inputs", "outputs", "stride"), [(4, 4, 1), (4, 6, 2), (4, 4, 2), (4, 6, 1)])
+def test_a_residual_block_normalises_behind_each_convolution_and_rectifies_the_sum(inputs, outputs, stride):
+    torch.manual_seed(0)
+    block, x = ResidualBlock(inputs, outputs, stride).eval(), torch.randn(2, inputs, 6, 6)
+    norms = [layer for layer in block.modules() if isinstance(layer, nn.BatchNorm2d)]
+    for layer in norms:
+        layer.running_mean.normal_()
+        layer.running_var.uniform_(0.5, 2)
+    first, second = (layer for layer in block.rest if isinstance(layer, nn.Conv2d))
+    out = F.conv2d(x, first.weight, stride=stride, padding=1)
+    out = norms[1](F.conv2d(norms[0](out).relu(), second.weight, padding=1))
+    same = inputs == outputs and stride == 1
+    way = x if same else norms[2](F.conv2d(x, block.shortcut[0].weight, stride=stride))
+    torch.testing.assert_close(block(x), (out + way).relu())
 
 
 # ---- thresholded pixels ----

@@ -6,7 +6,7 @@ from dataclasses import FrozenInstanceError
 import numpy as np
 import pytest
 
-from robustutils.outcomes import Measurement, Outcomes, Ranking, highest, sequence
+from robustutils.outcomes import Conditional, Measurement, Outcomes, Ranking, highest, sequence
 from robustutils.statistics import auroc, independent_difference, mean_interval, paired_difference, wilson
 
 
@@ -95,6 +95,52 @@ def test_a_sequence_is_decided_by_the_paired_difference_of_its_ends():
     assert (
         sequence([Outcomes([[0.1], [0.3]], [0, 1], n=9), Outcomes([[1.0], [2.0]], [0, 1], n=9)]).ci95 is None
     )
+
+
+def conditional(seeds=(0, 1), percent=True):
+    """Four points under two seeds: means of 75 over two points and of 20 over three."""
+    values = np.array([[100.0, 50.0, 7.0, 9.0], [60.0, 0.0, 0.0, 7.0]])
+    counts = np.array([[True, True, False, False], [True, True, True, False]])
+    return Conditional(values, counts, seeds, percent)
+
+
+def test_a_conditional_rate_counts_each_seeds_own_points():
+    found = conditional().measured()
+    assert found.per_seed == pytest.approx((75, 20))
+    assert (found.value, found.n, found.seeds) == (pytest.approx(47.5), 2, (0, 1))
+    assert found.ci95 == pytest.approx([100 * end for end in wilson(0.475 * 2, 2)])
+    assert found.outcomes["values"].tolist() == [[100, 50, 0, 0], [60, 0, 0, 0]], "what does not count is 0"
+    assert conditional(percent=False).measured().ci95 == pytest.approx(
+        [end - 75 + 47.5 for end in mean_interval([100, 50])]
+    )
+
+
+def test_a_difference_of_conditional_rates_is_of_the_seeds_that_both_have():
+    apart = conditional() - conditional((1, 2))
+    assert (apart.value, apart.seeds, apart.per_seed) == (pytest.approx(20 - 75), (1,), (-55,))
+    assert apart.outcomes.keys() == {"values", "counts", "other values", "other counts"}
+    with pytest.raises(ValueError, match="no seed in common"):
+        conditional() - conditional((2, 3))
+
+
+def test_a_sequence_is_of_the_seeds_that_all_have():
+    found = sequence([conditional(), conditional((1, 2))])
+    assert found.seeds == (1,)
+    assert found.value == pytest.approx((20, 75))
+    assert found.effect == pytest.approx(55)
+
+
+@pytest.mark.parametrize(
+    ("counts", "seeds", "expected"),
+    [
+        ([[True, False], [False, False]], [0, 1], "no example of a seed counts"),
+        ([[True, True]], [0, 1], r"numbers \[2, 2\] and counts \[1, 2\] of 2 seeds"),
+        ([[True, True], [True, True]], [0], "of 1 seeds"),
+    ],
+)
+def test_conditional_rates_of_another_shape_are_refused(counts, seeds, expected):
+    with pytest.raises(ValueError, match=expected):
+        Conditional(np.zeros((2, 2)), np.array(counts), seeds)
 
 
 def test_the_highest_error_is_that_of_one_attack_for_each_seed():

@@ -67,7 +67,7 @@ def test_allowed_values_come_through(rule, value, expected):
     ("dataset", "imagenet", "dataset='imagenet': allowed are digits, mnist, fashion_mnist"),
     ("dataset", 3, "dataset=3: allowed are digits, mnist, fashion_mnist"),
     ("models", "C,E", "models='E': allowed are B*, C, D"),
-    ("models", ["C", 1], "models=1: allowed are B*, C, D"),
+    ("models", ["C", 1], "models='1': allowed are B*, C, D"),
     ("models", [], "models=[]: allowed are B*, C, D, at least one"),
     ("models", 5, "models=5: allowed are B*, C, D, at least one"),
     ("epsilon", 5, "epsilon=5: must be a number from 0.01 to 1.0"),

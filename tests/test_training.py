@@ -68,10 +68,11 @@ def test_fit_does_what_a_loop_written_by_hand_does(tiny_data, tiny_net):
 
     found = tiny_net(dropout=0.0)
     recording = Recording()
-    fit(found, tiny_data, recording, **SETTINGS, learning_rate=0.01, schedule=schedule, max_gradient_norm=0.3)
+    settings = SETTINGS | {"learning_rate": 0.01, "betas": (0.5, 0.9), "weight_decay": 0.1}
+    fit(found, tiny_data, recording, **settings, schedule=schedule, max_gradient_norm=0.3)
 
     expected = tiny_net(dropout=0.0)
-    optimiser = torch.optim.Adam(expected.parameters(), lr=0.01)
+    optimiser = torch.optim.Adam(expected.parameters(), lr=0.01, betas=(0.5, 0.9))
     clipped = False
     for step, chosen in enumerate(recording.examples()):
         for group in optimiser.param_groups:
@@ -84,6 +85,9 @@ def test_fit_does_what_a_loop_written_by_hand_does(tiny_data, tiny_net):
             clipped = True
             for gradient in gradients:
                 gradient *= 0.3 / norm
+        with torch.no_grad():
+            for parameter in expected.parameters():
+                parameter.grad += 0.1 * parameter  # L2 of the weights, not clipped
         optimiser.step()
     assert clipped, "the gradient norm should matter in this test"
     for ours, theirs in zip(found.parameters(), expected.parameters(), strict=True):
@@ -211,6 +215,25 @@ def test_where_bfloat16_is_emulated_training_is_in_float32_and_says_so(
     fit(plain, tiny_data, Clean(), epochs=1, batch_size=10)
     for one, other in zip(asked.parameters(), plain.parameters(), strict=True):
         assert torch.equal(one, other)
+
+
+def test_an_objective_that_wants_them_gets_the_places_of_its_batch(tiny_data, tiny_net):
+    seen: list[tuple[list[int], list[int]]] = []
+
+    def objective(
+        model: nn.Module, x: Tensor, y: Tensor, progress: float, rows: Tensor | None = None
+    ) -> Tensor:
+        pixels = (255 * x[:, 0, 0, 0]).round().int().tolist()
+        seen.append((pixels, [] if rows is None else rows.tolist()))
+        return F.cross_entropy(model(x), y)
+
+    fit(tiny_net(), tiny_data, objective, epochs=1, batch_size=16)
+    assert not any(rows for _, rows in seen)
+    seen.clear()
+    objective.wants_rows = True  # type: ignore[attr-defined]
+    fit(tiny_net(), tiny_data, objective, epochs=2, batch_size=16)
+    assert len(seen) == 8
+    assert all(pixels == rows for pixels, rows in seen)
 
 
 # ---- interruptions ----
@@ -488,3 +511,18 @@ def test_training_in_bfloat16_ends_where_float32_does(digits):
         full, half = (torch.tensor(errors[name, dtype]) for dtype in (torch.float32, torch.bfloat16))
         spread = max(full.std().item(), half.std().item(), 0.5)
         assert (full.mean() - half.mean()).abs() < 3 * spread, f"{name}: {full} against {half}"
+
+
+def test_the_exponential_schedule_decays_within_epochs_and_is_ahead_by_one():
+    schedule = training.Exponential(decay=0.95, epochs=20)
+    for epoch, share in ((0, 0.0), (0, 0.5), (7, 0.3), (19, 0.9)):
+        assert schedule((epoch + share) / 20) == pytest.approx(0.95 ** (epoch + 1 + share))
+    other = training.Exponential(decay=0.9, epochs=30)
+    assert other(0.5) == pytest.approx(0.9**16)
+    assert artifacts.describe(schedule) != artifacts.describe(other), "recipes are known by it"
+
+
+@pytest.mark.parametrize(("decay", "epochs"), [(0.0, 20), (-0.9, 20), (1.1, 20), (math.nan, 20), (0.95, 0)])
+def test_an_exponential_schedule_out_of_range_is_refused(decay, epochs):
+    with pytest.raises(ValueError, match=rf"decay={decay}, epochs={epochs}: decay must lie in \(0, 1\]"):
+        training.Exponential(decay=decay, epochs=epochs)

@@ -1,0 +1,408 @@
+"""What many trained networks say together: success against test error, and the data that a strategy needs (DIS, section 3).
+
+A :class:`Trained` holds the rates of one network; every function takes the networks of one data set. Test errors are in
+percent, other measures in the unit they were given in. Networks are resampled whole: where they are compared, an example or
+an attempt is no independent unit.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass, field
+
+import numpy as np
+from scipy import stats
+from scipy.interpolate import PchipInterpolator
+
+from robustutils.outcomes import Measurement
+from robustutils.statistics import Interval, independent_difference, mean_interval, wilson
+
+
+@dataclass(frozen=True)
+class Trained:
+    """One network: how it was trained, its test error in percent, and other measures by name.
+
+    Raises:
+        ValueError: ``n`` < 1, a test error outside of [0, 100], or a measure that is not finite.
+    """
+
+    strategy: str
+    n: int
+    seed: int
+    test_error: float
+    measures: Mapping[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.n < 1 or not 0 <= self.test_error <= 100:
+            raise ValueError(
+                f"n={self.n}, test_error={self.test_error}: at least one training image, and 0 to 100 percent"
+            )
+        for name, value in self.measures.items():
+            if not math.isfinite(value):
+                raise ValueError(f"{name!r} of {self.strategy}, n={self.n}, seed={self.seed} is {value}")
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number of ``n`` networks, its 95% interval over them, and the number of each training seed by itself.
+
+    ``per_seed`` has the seeds of which there is a network of every strategy and size.
+    """
+
+    value: float
+    ci95: Interval
+    n: int
+    per_seed: Mapping[int, float]
+
+    def __sub__(self, other: "Estimate") -> "Estimate":
+        """The difference of the numbers of two data sets."""
+        value, ci95 = independent_difference(self.value, self.ci95, other.value, other.ci95)
+        each = {seed: x - other.per_seed[seed] for seed, x in self.per_seed.items() if seed in other.per_seed}
+        return Estimate(value, ci95, min(self.n, other.n), each)
+
+    def measured(self) -> Measurement:
+        """The number as a row; where several seeds have one, the effect is their mean, with its interval over seeds."""
+        if len(self.per_seed) < 2:
+            return Measurement(self.value, self.ci95, self.n, list(self.per_seed) or [0])
+        each = list(self.per_seed.values())
+        return Measurement(
+            self.value, self.ci95, self.n, list(self.per_seed), effect=np.mean(each), effect_per_seed=each
+        )
+
+
+@dataclass(frozen=True)
+class Band:
+    """Percentages of several seeds as one point of a curve: their mean, and the 95% interval over them."""
+
+    percent: float
+    interval: Interval
+
+    @classmethod
+    def of(cls, each: Sequence[float]) -> "Band":
+        """Of the number of each seed; a single one has no width."""
+        mean = float(np.mean(each))
+        low, high = mean_interval(each) if len(each) > 1 else (mean, mean)
+        return cls(mean, (max(low, 0.0), min(high, 100.0)))
+
+
+# ---- success and test error ----
+
+
+def correlation(
+    models: Sequence[Trained], measure: str, *, rank: bool = True, resamples: int = 1000, seed: int = 0
+) -> Estimate:
+    """Correlation of a measure with the test error over networks, all strategies and sizes together (DIS, Figure 5).
+
+    Spearman's, or with ``rank`` False Pearson's. The interval is that of the central 95% of bootstrap resamples of whole
+    networks; resamples in which one side is constant have no correlation and are left out.
+
+    Raises:
+        ValueError: fewer than 4 networks, two of one strategy, size and seed, a measure that one lacks, or a constant side.
+    """
+    _check_resamples(resamples)
+    errors, values = _columns(models, measure, 4)
+    for name, column in (("test errors", errors), (f"values of {measure!r}", values)):
+        if np.ptp(column) == 0:
+            raise ValueError(f"all {name} are {column[0]:g}: there is no correlation")
+    value = float(_correlations(errors[None], values[None], rank)[0])
+    drawn = np.random.default_rng(seed).integers(len(models), size=(resamples, len(models)))
+    found = _correlations(errors[drawn], values[drawn], rank)
+    each = {}
+    for one, chosen in _complete_seeds(models).items():
+        within = _correlations(errors[None, chosen], values[None, chosen], rank)[0]
+        if len(chosen) >= 3 and np.isfinite(within):
+            each[one] = float(within)
+    return Estimate(value, _central(found[np.isfinite(found)], value), len(models), each)
+
+
+@dataclass(frozen=True)
+class Change(Estimate):
+    """By how much a measure changes over the range of test errors, and whether that is within ``margin``.
+
+    ``value`` is the slope of a straight line times ``errors``' width, ``ci90`` its 90% interval, ``p`` that of the two
+    one-sided tests, ``level`` the mean of the measure: near 0 or 100% it could not change.
+    """
+
+    _: KW_ONLY
+    margin: float
+    errors: Interval
+    ci90: Interval
+    p: float
+    level: float
+
+    @property
+    def equivalent(self) -> bool:
+        """Whether the 90% interval lies within the margin: both one-sided tests reject at 5%."""
+        return -self.margin < self.ci90[0] and self.ci90[1] < self.margin
+
+
+def change(
+    models: Sequence[Trained], measure: str, *, strategy: str = "normal", margin: float = 10.0
+) -> Change:
+    """Equivalence test of no dependence of a measure on the test error, over networks of one strategy (DIS, Figure 6).
+
+    Least squares over networks: slope times (highest - lowest test error), taken as fixed, Student's t with n - 2 degrees
+    of freedom. Two one-sided tests: Schuirmann (1987). The margin must be fixed before the measurements are seen.
+
+    Raises:
+        ValueError: fewer than 4 networks, a margin outside of (0, 10], equal test errors, or as :func:`correlation`.
+    """
+    if not 0 < margin <= 10:
+        raise ValueError(f"margin={margin}: above 0 and at most 10 points")
+    chosen = _of(models, strategy)
+    errors, values = _columns(chosen, measure, 4)
+    low, high = float(errors.min()), float(errors.max())
+    if low == high:
+        raise ValueError(f"all test errors are {low:g}: there is no range")
+    width = high - low
+    value, spread = (width * part for part in _slope(errors, values))
+    t = stats.t(len(chosen) - 2)
+    if spread > 0:
+        p = float(max(t.sf((value + margin) / spread), t.sf((margin - value) / spread)))
+    else:
+        p = 0.0 if abs(value) < margin else 1.0
+    halves = [float(t.ppf(level)) * spread for level in (0.975, 0.95)]
+    ci95, ci90 = ((value - half, value + half) for half in halves)
+    each = {}
+    for seed, some in _complete_seeds(chosen).items():
+        if len(some) > 1 and np.ptp(errors[some]) > 0:
+            each[seed] = width * _slope(errors[some], values[some])[0]
+    return Change(
+        value, ci95, len(chosen), each,
+        margin=margin, errors=(low, high), ci90=ci90, p=p, level=float(values.mean()),
+    )  # fmt: skip
+
+
+# ---- data and test error ----
+
+
+@dataclass(frozen=True)
+class Multiplier:
+    """How many times the data a strategy needs for an equal test error, and the 95% interval over seeds.
+
+    ``errors`` are the lowest and highest test error that both reach. ``value`` is None where there are none, ``ci95`` also
+    where more than one resample in twenty has none; ``reason`` says so.
+    """
+
+    value: float | None
+    ci95: Interval | None
+    errors: Interval | None
+    reason: str = ""
+
+
+def multiplier(
+    models: Sequence[Trained],
+    *,
+    strategy: str = "regular",
+    reference: str = "normal",
+    resamples: int = 1000,
+    seed: int = 0,
+) -> Multiplier:
+    """Data that a strategy needs over data that the reference needs, for the test errors that both reach (DIS, Figure 7).
+
+    Mean test errors over seeds are made to fall with the size (isotonic regression), and log N is interpolated between them
+    as a monotone cubic of the test error. The multiplier is the geometric mean of N / N_reference at test errors evenly
+    spaced over those that both curves reach; nothing is extrapolated. The interval is Student's t of its logarithm: the
+    standard error over resamples of the seeds of each strategy and size (one seed less than there are, so that means vary as
+    they should), with as many degrees of freedom as networks exceed these cells.
+
+    Raises:
+        ValueError: a strategy with fewer than two sizes, or two networks of one strategy, size and seed.
+    """
+    _check_resamples(resamples)
+    curves = [_errors_by_size(_of(models, name)) for name in (strategy, reference)]
+    for name, curve in zip((strategy, reference), curves, strict=True):
+        if len(curve) < 2:
+            raise ValueError(f"strategy {name!r} has networks of the sizes {list(curve)}: at least two")
+    means = [{n: float(errors.mean()) for n, errors in curve.items()} for curve in curves]
+    value, errors = _ratio(*means)
+    if value is None:
+        reached = [f"{min(curve.values()):.1f} to {max(curve.values()):.1f}%" for curve in means]
+        reason = f"no test error is reached by both: {strategy} {reached[0]}, {reference} {reached[1]}"
+        return Multiplier(None, None, None, reason)
+    if max(len(errors) for curve in curves for errors in curve.values()) < 2:
+        return Multiplier(value, None, errors, "one network of each size: no seeds to resample")
+    generator = np.random.default_rng(seed)
+    found = []
+    for _ in range(resamples):
+        drawn = [
+            {
+                n: float(generator.choice(errors, max(len(errors) - 1, 1)).mean())
+                for n, errors in curve.items()
+            }
+            for curve in curves
+        ]
+        if (ratio := _ratio(*drawn)[0]) is not None:
+            found.append(ratio)
+    if len(found) < 0.95 * resamples:
+        return Multiplier(
+            value, None, errors, f"the curves overlap in {len(found)} of {resamples} resamples only"
+        )
+    degrees = sum(len(cell) - 1 for curve in curves for cell in curve.values())
+    half = float(stats.t.ppf(0.975, degrees) * np.log(found).std(ddof=1))
+    return Multiplier(value, (value * math.exp(-half), value * math.exp(half)), errors)
+
+
+def _ratio(curve: Mapping[int, float], other: Mapping[int, float]) -> tuple[float | None, Interval | None]:
+    """Geometric mean of the sizes of two curves at equal errors, and the errors that both reach, or None."""
+    first, second = _size_of_error(curve), _size_of_error(other)
+    if first is None or second is None:
+        return None, None
+    low = float(max(first.x[0], second.x[0]))
+    high = float(min(first.x[-1], second.x[-1]))
+    if low > high:
+        return None, None
+    errors = np.linspace(low, high, 101)
+    return float(np.exp(np.mean(first(errors) - second(errors)))), (low, high)
+
+
+def _size_of_error(curve: Mapping[int, float]) -> PchipInterpolator | None:
+    """log N as a falling function of the test error; None for a curve that does not fall."""
+    sizes = sorted(curve)
+    errors, inverse = np.unique(_falling([curve[n] for n in sizes]), return_inverse=True)
+    if len(errors) < 2:
+        return None
+    # several sizes of one error count as the one in the middle
+    logs = np.bincount(inverse, weights=np.log(sizes)) / np.bincount(inverse)
+    return PchipInterpolator(errors, logs, extrapolate=False)
+
+
+def _falling(values: Sequence[float]) -> list[float]:
+    """The nearest sequence in least squares that nowhere rises (the min-max formula of isotonic regression)."""
+    n = len(values)
+    means = {(a, b): sum(values[a:b]) / (b - a) for a in range(n) for b in range(a + 1, n + 1)}
+    return [min(max(means[a, b] for b in range(i + 1, n + 1)) for a in range(i + 1)) for i in range(n)]
+
+
+def gap(
+    models: Sequence[Trained], n_test: int, *, strategy: str = "regular", reference: str = "normal"
+) -> dict[int, Measurement]:
+    """Test error of a strategy minus that of the reference in points, by the number of training images (DIS-X4).
+
+    On the seeds that both have, one difference for each: the interval over several seeds decides. ``ci95`` is over the
+    ``n_test`` test images, as if the two had different ones, which is too wide rather than too narrow.
+
+    Raises:
+        ValueError: no size has a seed of both, ``n_test`` < 1, or two networks of one strategy, size and seed.
+    """
+    if n_test < 1:
+        raise ValueError(f"n_test={n_test}: at least one test image")
+    first, second = (
+        {(model.n, model.seed): model.test_error for model in _of(models, name)}
+        for name in (strategy, reference)
+    )
+    shared = first.keys() & second.keys()
+    found = {}
+    for n in sorted({n for n, _ in shared}):
+        seeds = sorted(seed for size, seed in shared if size == n)
+        ours, theirs = (np.array([part[n, seed] for seed in seeds]) for part in (first, second))
+        (a, a_ends), (b, b_ends) = (
+            (mean / 100, wilson(mean / 100 * n_test, n_test)) for mean in (ours.mean(), theirs.mean())
+        )
+        value, ends = independent_difference(a, a_ends, b, b_ends)
+        found[n] = Measurement(
+            100 * value, [100 * end for end in ends], n_test, seeds, per_seed=ours - theirs
+        )
+    if not found:
+        raise ValueError(f"{strategy!r} and {reference!r} have no size and seed in common")
+    return found
+
+
+def apart(one: Measurement, other: Measurement) -> Measurement:
+    """The difference of two measured numbers of different examples, seed by seed, as of a gap on two data sets.
+
+    Raises:
+        ValueError: they have no values per seed, or no seed in common.
+    """
+    mine, yours = (dict(zip(part.seeds, part.per_seed or (), strict=False)) for part in (one, other))
+    seeds = [seed for seed in mine if seed in yours]
+    if not seeds:
+        raise ValueError(f"no seed in common with a value: {list(mine)} and {list(yours)}")
+    each = [mine[seed] - yours[seed] for seed in seeds]
+    value = float(np.mean(each))
+    ends = None
+    if one.ci95 is not None and other.ci95 is not None:
+        centre, (low, high) = independent_difference(one.value, one.ci95, other.value, other.ci95)
+        # the seeds in common may be fewer: the interval keeps its width around their mean
+        ends = (low - centre + value, high - centre + value)
+    return Measurement(value, ends, min(one.n, other.n), seeds, per_seed=each)
+
+
+# ---- parts ----
+
+
+def _of(models: Sequence[Trained], strategy: str) -> list[Trained]:
+    chosen = [model for model in models if model.strategy == strategy]
+    if not chosen:
+        known = ", ".join(sorted({model.strategy for model in models}))
+        raise ValueError(f"no network of strategy {strategy!r}; there are: {known}")
+    _check_distinct(chosen)
+    return chosen
+
+
+def _check_distinct(models: Sequence[Trained]) -> None:
+    seen: set[tuple[str, int, int]] = set()
+    for model in models:
+        key = (model.strategy, model.n, model.seed)
+        if key in seen:
+            raise ValueError(f"two networks of strategy {key[0]!r}, n={key[1]}, seed={key[2]}")
+        seen.add(key)
+
+
+def _check_resamples(resamples: int) -> None:
+    if resamples < 2:
+        raise ValueError(f"resamples={resamples}: at least two")
+
+
+def _columns(models: Sequence[Trained], measure: str, least: int) -> tuple[np.ndarray, np.ndarray]:
+    """Test errors and values of a measure, float [n] each."""
+    _check_distinct(models)
+    if len(models) < least:
+        raise ValueError(f"{len(models)} networks: at least {least}")
+    for model in models:
+        if measure not in model.measures:
+            raise ValueError(
+                f"{model.strategy}, n={model.n}, seed={model.seed} has no {measure!r}; "
+                f"it has: {', '.join(sorted(model.measures))}"
+            )
+    return (
+        np.array([model.test_error for model in models], dtype=float),
+        np.array([model.measures[measure] for model in models], dtype=float),
+    )
+
+
+def _complete_seeds(models: Sequence[Trained]) -> dict[int, list[int]]:
+    """Where the networks of each seed stand that has one of every strategy and size."""
+    cells = {(model.strategy, model.n) for model in models}
+    places: dict[int, list[int]] = {}
+    for i in range(len(models)):
+        places.setdefault(models[i].seed, []).append(i)
+    return {seed: chosen for seed, chosen in sorted(places.items()) if len(chosen) == len(cells)}
+
+
+def _errors_by_size(models: Sequence[Trained]) -> dict[int, np.ndarray]:
+    sizes = sorted({model.n for model in models})
+    return {n: np.array([model.test_error for model in models if model.n == n]) for n in sizes}
+
+
+def _slope(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
+    """Least-squares slope of y on x, which differ, and its standard error (0 for two points)."""
+    x, y = x - x.mean(), y - y.mean()
+    slope = (x @ y) / (x @ x)
+    residual = y - slope * x
+    return float(slope), math.sqrt(residual @ residual / max(len(x) - 2, 1) / (x @ x))
+
+
+def _correlations(errors: np.ndarray, values: np.ndarray, rank: bool) -> np.ndarray:
+    """The correlation in each row of two arrays [B, n]: [B], NaN where a side is constant."""
+    if rank:
+        errors, values = stats.rankdata(errors, axis=1), stats.rankdata(values, axis=1)
+    x, y = (side - side.mean(axis=1, keepdims=True) for side in (errors, values))
+    scale = np.sqrt((x**2).sum(axis=1) * (y**2).sum(axis=1))
+    usable = (np.ptp(errors, axis=1) > 0) & (np.ptp(values, axis=1) > 0)
+    return np.where(usable, (x * y).sum(axis=1) / np.where(usable, scale, 1), np.nan).clip(-1, 1)
+
+
+def _central(values: np.ndarray, value: float) -> Interval:
+    """The central 95% of bootstrap values, at least up to the value itself."""
+    low, high = np.percentile(values, [2.5, 97.5])
+    return min(float(low), value), max(float(high), value)
