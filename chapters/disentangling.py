@@ -60,12 +60,13 @@ dataset = None  # some of fonts, mnist, fashion_mnist, with commas
 glyphs = None  # of FONTS: "embedded" or the 1,000 of "google"
 sizes = None  # numbers of training images, with commas
 epochs = None  # of every training
-n_models = None  # training seeds up to 1,000 images
-n_models_large = None  # and above
+n_models = None  # training seeds on FONTS, up to 1,000 images
+n_models_large = None  # and above, and on the other data sets
 train_steps = None  # of the attack in training, up to 1,000 images
 train_steps_large = None  # and above
 n_test = None  # test images for the test error
-n_attacked = None  # of these, those attacked
+n_attacked = None  # of these, those attacked on FONTS
+n_attacked_learned = None  # and on the other data sets
 attempts = None  # on each of them
 steps = None  # of the attack
 epsilon = None  # radius in pixels and in codes
@@ -265,8 +266,9 @@ def recipe(name, strategy, images):
 
 
 # %%
-def seeds(n, most=50):
-    return range(run.seed, run.seed + min(most, run.n_models if n <= 1000 else run.n_models_large))
+def seeds(name, n):
+    small = name == "fonts" and n <= 1000
+    return range(run.seed, run.seed + (run.n_models if small else run.n_models_large))
 
 
 def sizes_of(name):
@@ -291,14 +293,14 @@ nets = {
     for name in run.dataset
     for strategy in STRATEGIES[name]
     for n in sizes_of(name)
-    for seed in seeds(n)
+    for seed in seeds(name, n)
 }
 if "fonts" in run.dataset:
     for n in (n for n in SIZES if n <= 4000):
-        for seed in seeds(n, 3):
+        for seed in seeds("fonts", n)[:3]:
             nets["fonts", "trades", n, seed] = trained("fonts", "trades", n, seed)
     for n in (n for n in SIZES if n <= 1000):
-        for seed in seeds(n):
+        for seed in seeds("fonts", n):
             if n == 1000:
                 nets["fonts", "mixture", n, seed] = trained("fonts", "mixture", n, seed)
             some = fonts.random_subset(pools["fonts"].prototypes, n, seed)
@@ -321,10 +323,15 @@ def right(key, of=nets):
     return kept(trying.correct_points, of[key], whole)
 
 
+def points_on(name):
+    """How many test images are attacked."""
+    return run.n_attacked if name == "fonts" else run.n_attacked_learned
+
+
 def found(key, kind, attack=attack, tries=run.attempts, of=nets, what=trying.attempts):
     """What an attack finds on the attacked test images, several times each."""
     data = where(key[0], kind)
-    return kept(what, of[key], attack, data, points=run.n_attacked, tries=tries)
+    return kept(what, of[key], attack, data, points=points_on(key[0]), tries=tries)
 
 
 def cell(dataset, strategy, n, quantity):
@@ -576,7 +583,7 @@ def projected(name, kind):
     key = most_data(name)
     black = projection.black_pixels(pools[name].first(min(10_000, len(pools[name]))).images)
     truth = tests[name] if name == "fonts" else pools[name]
-    how = {"points": run.n_attacked, "with_controls": kind == "regular"}
+    how = {"points": points_on(name), "with_controls": kind == "regular"}
     return kept(projection.distances, nets[key], attack, where(name, kind), truth, black, **how)
 
 
@@ -846,7 +853,7 @@ if run.model:
     mine = models.load(run.model, run.weights).to(run.device)
     lines = []
     for kind in ("regular", "on-manifold"):
-        attempted = trying.attempts(mine, attack, where(first, kind), points=run.n_attacked)
+        attempted = trying.attempts(mine, attack, where(first, kind), points=points_on(first))
         lines.append((run.model, NAMES[first], kind, rate_of(attempted)))
     display(plain("model, data, attack, success", lines))
 

@@ -13,7 +13,7 @@ from robustutils import artifacts, data, defences, fonts, models, storage
 from robustutils.evaluation import correct
 from robustutils.networks import Network, halves, train_side_by_side
 from robustutils.parameters import unknown
-from robustutils.vae_gan import vae_gan_beta
+from robustutils.vae_gan import ClassManifold, EncodedDataset, vae_gan_beta
 
 LIMIT = 112 << 20
 """All published networks together have at most so many bytes."""
@@ -67,22 +67,30 @@ def _at_radius(eps: float) -> Network:
     return Network(defences.at_radius(eps), images)
 
 
+@functools.cache
 def _vae_gan(label: int) -> Network:
-    """A narrow VAE-GAN of one class, in half of the epochs."""
+    """A narrow VAE-GAN of one class of digits, in half of the epochs."""
     images = _train("mnist")
     recipe = defences.vae_gan(vae_gan_beta("mnist", label), narrow=True, epochs=15)
     return Network(recipe, images.take((images.labels == label).nonzero().squeeze(1)))
 
 
-def _dis(strategy: str, n: int) -> Network:
-    """A network of the chapter on disentangling, on the first images of FONTS."""
-    images = fonts.dataset(fonts.load_prototypes(), n)
+def _dis(dataset: str, strategy: str, n: int) -> Network:
+    """A network of the chapter on disentangling, on the first images of FONTS or of the digits."""
+    steps = 40 if n <= 1000 else 10
+    if dataset == "fonts":
+        images = coded = fonts.dataset(fonts.load_prototypes(), n)
+        ranges = "hard"
+    else:
+        images = _train(dataset).first(n)
+        coded = EncodedDataset(images, ClassManifold({label: _vae_gan(label) for label in range(10)}))
+        ranges = "digits"
     recipes = {
         "normal": defences.dis_normal(),
-        "regular": defences.dis_regular(),
-        "on_manifold": defences.dis_on_manifold(images),
-        "transformation_adversarial": defences.dis_transformation_adversarial(images.ranges),
-        "transformation_augmentation": defences.dis_transformation_augmentation(images.ranges),
+        "regular": defences.dis_regular(steps),
+        "on_manifold": defences.dis_on_manifold(coded, steps, independent=dataset != "fonts"),
+        "transformation_adversarial": defences.dis_transformation_adversarial(ranges, steps),
+        "transformation_augmentation": defences.dis_transformation_augmentation(ranges),
     }
     return Network(recipes[strategy], images)
 
@@ -146,10 +154,11 @@ def _entries() -> dict[str, Entry]:
         "transformation_adversarial",
         "transformation_augmentation",
     ):
-        for n in (250, 1000) if strategy != "normal" else (250, 1000, 4000, 10_000):
-            made = functools.partial(_dis, strategy, n)
-            radius = radius_of.get(strategy, "none")
-            entries[f"dis_fonts_{strategy}_{n}"] = Entry(made, "fonts", radius)
+        for dataset, sizes in {"fonts": (250, 1000, 4000, 10_000), "mnist": (1000, 4000)}.items():
+            for n in sizes:
+                made = functools.partial(_dis, dataset, strategy, n)
+                radius = radius_of.get(strategy, "none")
+                entries[f"dis_{dataset}_{strategy}_{n}"] = Entry(made, dataset, radius)
     for digit in range(10):
         vae_gan = functools.partial(_vae_gan, digit)
         entries[f"vae_gan_mnist_{digit}"] = Entry(vae_gan, "mnist", classifier=False)

@@ -471,7 +471,8 @@ def test_a_published_network_is_as_accurate_as_its_file_says():
     assert described["small_cnn"]["accuracy"] == pytest.approx(100 * hits.float().mean().item(), abs=0.3)
     for found in described.values():
         if catalogue.entry(found["network"]).classifier:
-            assert found["accuracy"] > 70, found["network"]
+            least = 20 if found["dataset"] == "fonts" else 70  # some have seen 250 letters, 25 of each class
+            assert found["accuracy"] > least, found["network"]
         assert {"commit", "date", "torch", "precision", "seconds"} <= found["certificate"].keys()
 
 
