@@ -70,7 +70,8 @@ n_attacked_learned = None  # and on the other data sets
 attempts = None  # on each of them
 steps = None  # of the attack
 epsilon = None  # radius in pixels and in codes
-n_smallest = None  # of these, those with a search for the smallest perturbation
+n_projected = None  # test images whose examples are projected
+n_smallest = None  # of those attacked, those with a search for the smallest perturbation
 gan_width = None  # "half" or "full": of the VAE-GANs
 gan_epochs = None  # of their training
 seed = None  # the first of the training seeds
@@ -583,7 +584,8 @@ def projected(name, kind):
     key = most_data(name)
     black = projection.black_pixels(pools[name].first(min(10_000, len(pools[name]))).images)
     truth = tests[name] if name == "fonts" else pools[name]
-    how = {"points": points_on(name), "with_controls": kind == "regular"}
+    how = {"points": run.n_projected, "tries": 2 if kind == "regular" else run.attempts}
+    how["with_controls"] = kind == "regular"
     return kept(projection.distances, nets[key], attack, where(name, kind), truth, black, **how)
 
 

@@ -11,6 +11,7 @@ import torch
 
 from robustutils import artifacts, data, defences, fonts, models, storage
 from robustutils.evaluation import correct
+from robustutils.latent import Coded
 from robustutils.networks import Network, halves, train_side_by_side
 from robustutils.parameters import unknown
 from robustutils.vae_gan import ClassManifold, EncodedDataset, vae_gan_beta
@@ -78,6 +79,8 @@ def _vae_gan(label: int) -> Network:
 def _dis(dataset: str, strategy: str, n: int) -> Network:
     """A network of the chapter on disentangling, on the first images of FONTS or of the digits."""
     steps = 40 if n <= 1000 else 10
+    images: data.Dataset
+    coded: Coded
     if dataset == "fonts":
         images = coded = fonts.dataset(fonts.load_prototypes(), n)
         ranges = "hard"
