@@ -5,6 +5,7 @@ texts belong to the page that shows it.
 """
 
 import itertools
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -216,13 +217,16 @@ def curves(
 def scatter(
     panels: Mapping[str, Mapping[str, tuple[Sequence[float], Sequence[float]]]], *, xlabel: str, ylabel: str
 ) -> Figure:
-    """Points in labelled panels: ``panels[title][name]`` are their places, x and y in percent."""
+    """Points in labelled panels, two in a row: ``panels[title][name]`` are their places, x and y in percent."""
     if not panels:
         return _empty()
+    lines, columns = math.ceil(len(panels) / 2), min(2, len(panels))
     figure, axes = plt.subplots(
-        1, len(panels), figsize=(WIDTH, 3.4), sharey=True, squeeze=False, layout="constrained"
+        lines, columns, figsize=(WIDTH, 2.9 * lines + 0.5), sharey=True, squeeze=False, layout="constrained"
     )
-    for axis, (title, series) in zip(axes[0], panels.items(), strict=True):
+    for axis in axes.flat[len(panels) :]:
+        axis.set_axis_off()
+    for axis, (title, series) in zip(axes.flat, panels.items(), strict=False):
         for (name, (x, y)), mark, colour in zip(
             series.items(), itertools.cycle("osD^vP"), _PALETTE, strict=False
         ):
@@ -230,8 +234,9 @@ def scatter(
         axis.set_title(title)
         axis.set_xlabel(xlabel)
         axis.set_ylim(-3, 103)
-    axes[0, 0].set_ylabel(ylabel)
-    named = {line.get_label(): line for axis in axes[0] for line in axis.lines}
+    for axis in axes[:, 0]:
+        axis.set_ylabel(ylabel)
+    named = {line.get_label(): line for axis in axes.flat for line in axis.lines}
     figure.legend(named.values(), named.keys(), loc="outside upper center", ncols=3, frameon=False)
     plt.close(figure)  # shown once, as the value of its cell
     return figure
