@@ -72,7 +72,7 @@ def _at_radius(eps: float) -> Network:
 def _vae_gan(label: int) -> Network:
     """A narrow VAE-GAN of one class of digits, in half of the epochs."""
     images = _train("mnist")
-    recipe = defences.vae_gan(vae_gan_beta("mnist", label), narrow=True, epochs=15)
+    recipe = defences.dis_vae_gan(vae_gan_beta("mnist", label), narrow=True, epochs=15)
     return Network(recipe, images.take((images.labels == label).nonzero().squeeze(1)))
 
 

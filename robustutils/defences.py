@@ -280,7 +280,7 @@ def acgan_in_full() -> Recipe:
     )
 
 
-def vae_gan(beta: float, *, narrow: bool = False, epochs: int = 30) -> Recipe:
+def dis_vae_gan(beta: float, *, narrow: bool = False, epochs: int = 30) -> Recipe:
     """A VAE-GAN (DIS, supplement): Adam with betas (0.5, 0.9), 30 epochs of batches of 100, L2 of 1e-4.
 
     The learning rate falls by 10% in each of the 30 epochs, and over fewer or more ``epochs`` to the same end. With

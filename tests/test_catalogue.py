@@ -76,7 +76,7 @@ def test_each_class_of_mnist_has_a_vae_gan_of_its_images():
         pytest.skip(f"the data sets are not here: {reason}")
     assert [network.dataset.labels.unique().tolist() for network in made] == [[label] for label in range(10)]
     assert sum(len(network.dataset) for network in made) == 60000
-    assert made[1].recipe == defences.vae_gan(5.0, narrow=True, epochs=15)
+    assert made[1].recipe == defences.dis_vae_gan(5.0, narrow=True, epochs=15)
 
 
 # ---- publishing ----
@@ -108,7 +108,7 @@ def test_a_published_network_says_what_it_is_and_is_the_one_that_was_trained(two
 
 
 def test_a_network_that_is_no_classifier_has_no_accuracy(few, weights, monkeypatch):
-    recipe = defences.vae_gan(5.0, narrow=True, epochs=1)
+    recipe = defences.dis_vae_gan(5.0, narrow=True, epochs=1)
     made = Entry(lambda: Network(recipe, few.first(100)), "digits", classifier=False)
     monkeypatch.setattr(catalogue, "CATALOGUE", {"gan": made})
     catalogue.publish("gan")

@@ -216,7 +216,9 @@ def test_a_published_run_is_made_again_from_its_outcomes_without_measuring(
     monkeypatch.setenv(pieces.VARIABLE, str(path))
     for piece in pieces.read(path):
         parameters = piece.parameters
-        needs(parameters["dataset"])
+        several = parameters["dataset"]
+        for dataset in [several] if isinstance(several, str) else several:
+            needs(dataset)
         pipeline.execute(chapter, parameters.pop("profile"), parameters, tmp_path / "again")
         assert not cache.exists() or not list(cache.glob("*.safetensors")), "something was measured"
         (again,) = pieces.read(pipeline.outcomes_path(chapter, tmp_path / "again"))

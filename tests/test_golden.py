@@ -114,7 +114,7 @@ def recipes_of_dis() -> dict[str, Recipe]:
         "dis_transformation_augmentation": defences.dis_transformation_augmentation("digits"),
         "dis_mixture": defences.dis_mixture(data, 3),
         "dis_trades": defences.dis_trades(3),
-        "vae_gan": defences.vae_gan(2.25, narrow=True),
+        "vae_gan": defences.dis_vae_gan(2.25, narrow=True),
     }
 
 

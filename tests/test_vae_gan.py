@@ -243,7 +243,7 @@ def test_a_data_set_without_a_weight_is_refused():
 
 
 def test_recipes_have_the_settings_of_the_paper_at_half_width_in_bfloat16():
-    full, narrow = defences.vae_gan(2.25), defences.vae_gan(5.0, narrow=True, epochs=15)
+    full, narrow = defences.dis_vae_gan(2.25), defences.dis_vae_gan(5.0, narrow=True, epochs=15)
     for one in (full, narrow):
         settings = (one.batch_size, one.learning_rate, one.betas, one.weight_decay, one.max_gradient_norm)
         assert settings == (100, 0.005, (0.5, 0.9), 1e-4, math.inf)
@@ -255,7 +255,7 @@ def test_recipes_have_the_settings_of_the_paper_at_half_width_in_bfloat16():
 
 def test_a_recipe_is_trained_and_kept(ones, cache):
     few = ones.first(20)
-    recipe = defences.vae_gan(5.0, narrow=True, epochs=1).replace(batch_size=10)
+    recipe = defences.dis_vae_gan(5.0, narrow=True, epochs=1).replace(batch_size=10)
     made = networks.Network(recipe, few)()
     assert networks.Network(recipe, few)()(few.images).equal(made(few.images))
     assert [path.suffix for path in cache.iterdir()] == [".safetensors"]
