@@ -184,7 +184,7 @@ def curves(
     """Percentages over a parameter in labelled panels: ``series[panel][name]`` is a sequence of rates.
 
     A rate has ``percent`` and ``interval``, see :class:`robustutils.statistics.Rate`; the interval is a band. Fewer rates
-    than ``x`` belong to its first values. ``log`` draws x on a logarithmic scale, with a tick at each value. Without series
+    than ``x`` belong to its first values. ``log`` draws x on a logarithmic scale with a tick at each value, thousands as k. Without series
     the figure is empty.
     """
     if not series:
@@ -204,7 +204,7 @@ def curves(
         axis.set_ylim(-2, 102)
         if log:
             axis.set_xscale("log")
-            axis.set_xticks(x, [f"{value:,g}" for value in x])
+            axis.set_xticks(x, [f"{value / 1000:g}k" if value >= 1000 else f"{value:g}" for value in x])
             axis.minorticks_off()
     axes[0, 0].set_ylabel(ylabel)
     named = {line.get_label(): line for axis in axes[0] for line in axis.lines}

@@ -69,7 +69,7 @@ def test_fewer_rates_belong_to_the_first_values_and_a_log_scale_has_a_tick_at_ea
     panels = {"C": {"FGSM": [Rate(5, 100), Rate(50, 100)]}}
     (axis,) = figures.curves([250, 1000, 4000], panels, xlabel="n", ylabel="%", log=True).axes
     assert [x for x, _ in marks(axis, "o")] == [250, 1000]
-    assert [label.get_text() for label in axis.get_xticklabels()] == ["250", "1,000", "4,000"]
+    assert [label.get_text() for label in axis.get_xticklabels()] == ["250", "1k", "4k"]
 
 
 def test_differences_stand_beside_a_line_at_zero():
