@@ -184,8 +184,8 @@ def curves(
     """Percentages over a parameter in labelled panels: ``series[panel][name]`` is a sequence of rates.
 
     A rate has ``percent`` and ``interval``, see :class:`robustutils.statistics.Rate`; the interval is a band. Fewer rates
-    than ``x`` belong to its first values. ``log`` draws x on a logarithmic scale with a tick at each value, thousands as k. Without series
-    the figure is empty.
+    than ``x`` belong to its first values. ``log`` draws x on a logarithmic scale with a tick at each value, thousands as k.
+    Without series the figure is empty.
     """
     if not series:
         return _empty()
