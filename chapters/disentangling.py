@@ -281,7 +281,7 @@ def sizes_of(name):
 
 def most_data(name):
     """The network whose examples are looked at: of normal training, on the most images."""
-    return (name, "normal", max(sizes_of(name)), run.seed)
+    return (name, "normal", max(sizes_of(name), default=0), run.seed)
 
 
 def trained(name, strategy, n, seed, images=None, **other):
@@ -466,8 +466,8 @@ def points_of(name, measure):
     series = {}
     for strategy in STRATEGIES[name]:
         chosen = [one for one in measured(name) if one.strategy == strategy]
-        pairs = [(one.test_error, one.measures[measure]) for one in chosen]
-        series[LABELS.get(strategy, strategy)] = tuple(zip(*pairs, strict=True))
+        errors = [one.test_error for one in chosen]
+        series[LABELS.get(strategy, strategy)] = errors, [one.measures[measure] for one in chosen]
     return series
 
 
