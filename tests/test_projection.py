@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from robustutils import fonts, projection
 from robustutils.artifacts import kept
+from robustutils.data import Dataset
 from robustutils.latent import Ascent, InPixels
 from robustutils.projection import background, black_pixels, controls, distances, onto_affine, onto_neighbours
 
@@ -247,7 +248,11 @@ def test_examples_on_the_manifold_are_at_no_distance_and_regular_ones_are(letter
     with torch.no_grad():
         labels = Upper()(letters.images).argmax(1)
     test = replace(letters, labels=labels)
-    truth = letters if known else fonts.dataset(fonts.embedded_prototypes(), 200)
+    truth = letters
+    if not known:
+        train = fonts.dataset(fonts.embedded_prototypes(), 200)
+        pixels = (255 * train.images).round().to(torch.uint8)
+        truth = Dataset.from_pixels("letters", "train", pixels, train.labels, train.classes)
     black = torch.zeros(1, 28, 28, dtype=torch.bool)
     black[:, 0] = True
     attack, how = Ascent(steps=20, learning_rate=0.05), {"points": 10, "tries": 2}

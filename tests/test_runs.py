@@ -69,7 +69,7 @@ def test_allowed_values_come_through(rule, value, expected):
     ("models", "C,E", "models='E': allowed are B*, C, D"),
     ("models", ["C", 1], "models='1': allowed are B*, C, D"),
     ("models", [], "models=[]: allowed are B*, C, D, at least one"),
-    ("models", 5, "models=5: allowed are B*, C, D, at least one"),
+    ("models", 5, "models='5': allowed are B*, C, D"),
     ("epsilon", 5, "epsilon=5: must be a number from 0.01 to 1.0"),
     ("epsilon", 0, "epsilon=0: must be a number from 0.01 to 1.0"),
     ("epsilon", "0.1", "epsilon='0.1': must be a number from 0.01 to 1.0"),
