@@ -143,8 +143,8 @@ def fit(
             )
             order = torch.cat([order, order])[: batches * batch_size].to(device)
             model.train()
-            values: list[Tensor] = []
-            start = step % batches
+            unseen: list[Tensor] = []
+            total, start = 0.0, step % batches
             for batch in range(start, batches):
                 chosen = order[batch * batch_size : (batch + 1) * batch_size]
                 progress = step / (epochs * batches)
@@ -156,23 +156,27 @@ def fit(
                 loss.backward()
                 if max_gradient_norm < math.inf:
                     nn.utils.clip_grad_norm_(model.parameters(), max_gradient_norm)
-                values.append(loss.detach())
+                unseen.append(loss.detach())
                 due = checkpoint is not None and time.monotonic() - saved > CHECKPOINT_SECONDS
-                if due or batch + 1 == batches or len(values) % look == 0:
-                    found = torch.stack(values).tolist()
-                    bad = next((place for place, value in enumerate(found) if not math.isfinite(value)), None)
+                if due or batch + 1 == batches or len(unseen) == look:
+                    values = torch.stack(unseen).tolist()
+                    bad = next(
+                        (place for place, value in enumerate(values) if not math.isfinite(value)), None
+                    )
                     if bad is not None:
                         raise TrainingError(
-                            f"the loss is {found[bad]} at epoch {epoch + 1}, batch {start + bad + 1} of {batches} "
+                            f"the loss is {values[bad]} at epoch {epoch + 1}, "
+                            f"batch {batch + 2 - len(values) + bad} of {batches} "
                             f"({objective}, learning rate {learning_rate}, {dtype}, seed {seed})"
                         )
+                    total += sum(values)
+                    unseen.clear()
                 optimiser.step()
                 step += 1
                 if due and checkpoint is not None:
                     saved = time.monotonic()
                     _save(checkpoint, model, optimiser, step, spent + saved - began)
-            mean = torch.stack(values).mean().item() if values else 0.0
-            log.info("epoch %d of %d: mean loss %.4f", epoch + 1, epochs, mean)
+            log.info("epoch %d of %d: mean loss %.4f", epoch + 1, epochs, total / max(batches - start, 1))
             if after_epoch is not None:
                 after_epoch(epoch + 1, model.eval())
     return model.eval()
