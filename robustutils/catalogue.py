@@ -148,19 +148,17 @@ def _entries() -> dict[str, Entry]:
     entries["l0_sparse_mnist"] = Entry(functools.partial(_defended, "l0_sparse", "mnist"), "mnist")
     for name in ("abs", "binary_abs"):
         entries[f"{name}_mnist"] = Entry(functools.partial(_defended, name, "mnist"), "mnist", images=1000)
-    radius_of = {"regular": "linf 0.3", "on_manifold": "linf 0.3 on the manifold"}
-    radius_of["transformation_adversarial"] = "linf 0.3 of affine maps"
-    for strategy in (
-        "normal",
-        "regular",
-        "on_manifold",
-        "transformation_adversarial",
-        "transformation_augmentation",
-    ):
+    trained_against = {
+        "normal": "none",
+        "regular": "linf 0.3",
+        "on_manifold": "linf 0.3 on the manifold",
+        "transformation_adversarial": "linf 0.3 of affine maps",
+        "transformation_augmentation": "none",
+    }
+    for strategy, radius in trained_against.items():
         for dataset, sizes in {"fonts": (250, 1000, 4000, 10_000), "mnist": (1000, 4000)}.items():
             for n in sizes:
                 made = functools.partial(_dis, dataset, strategy, n)
-                radius = radius_of.get(strategy, "none")
                 entries[f"dis_{dataset}_{strategy}_{n}"] = Entry(made, dataset, radius)
     for digit in range(10):
         vae_gan = functools.partial(_vae_gan, digit)
