@@ -8,8 +8,10 @@ generator an attack draws from its own seed, so a call repeats itself exactly.
 All gradient attacks are one loop, :func:`ascend`, over a threat set of :mod:`robustutils.threats`.
 """
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -36,9 +38,25 @@ class Attack(Protocol):
     ) -> Tensor: ...
 
 
+SATURATED = 50.0
+"""By how much a label leads before :func:`cross_entropy` takes its gradient at smaller logits."""
+
+
 def cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
-    """L(h(x), y) for each example: [N]."""
-    return F.cross_entropy(logits.float(), y, reduction="none")
+    """L(h(x), y) for each example: [N].
+
+    Where the label leads by more than :data:`SATURATED`, the gradient has the direction of that at logits scaled down to
+    this lead. The true one is exactly zero in float32 from a lead of about 104 on: the scale of the logits, which changes
+    no answer, would be a defence.
+    """
+    logits = logits.float()
+    value = F.cross_entropy(logits, y, reduction="none")
+    if not logits.requires_grad:
+        return value
+    lead = -margin(logits.detach(), y)
+    scaled = F.cross_entropy(logits * (SATURATED / lead.clamp_min(SATURATED))[:, None], y, reduction="none")
+    steep = torch.where(lead > SATURATED, math.exp(SATURATED), 1.0)  # so that no optimiser takes it for zero
+    return value.detach() + steep * (scaled - scaled.detach())
 
 
 def margin(logits: Tensor, y: Tensor) -> Tensor:
@@ -127,38 +145,112 @@ class Adam:
 
 @contextmanager
 def evaluation_mode(model: nn.Module) -> Iterator[None]:
-    """Put every part of ``model`` in evaluation mode, and each back into its own mode afterwards."""
+    """Put every part of ``model`` in evaluation mode, and each back into its own mode afterwards.
+
+    Gradients can be computed within it even where the caller is in :class:`torch.inference_mode`.
+    """
     modes = [(part, part.training) for part in model.modules()]
     model.eval()
     try:
-        yield
+        with torch.inference_mode(False):
+            yield
     finally:
         for part, training in modes:
             part.training = training
 
 
-def check_inputs(model: nn.Module, x: Tensor, y: Tensor) -> None:
-    """Refuse what an attack cannot work on.
+# ---- the door ----
+
+_trusted: ContextVar[bool] = ContextVar("trusted", default=False)
+
+
+@contextmanager
+def trusted() -> Iterator[None]:
+    """Within it attacks do not look at what they are given.
+
+    For training, which has looked at model and data once: looking again at every step costs a pass, and makes a GPU wait.
+    """
+    token = _trusted.set(True)
+    try:
+        yield
+    finally:
+        _trusted.reset(token)
+
+
+def check_pixels(x: Tensor) -> None:
+    """Raises: ValueError where pixels do not lie in [0, 1]."""
+    low, high = x.min().item(), x.max().item()
+    if not (low >= 0 and high <= 1):
+        raise ValueError(f"pixels must lie in [0, 1], got [{low:.6g}, {high:.6g}]")
+
+
+def logits_of(model: nn.Module, x: Tensor) -> Tensor:
+    """What a model says of images [N, C, H, W], seen to be finite logits [N, K] of two classes or more.
 
     Raises:
-        ValueError: ``x`` is not float32 [N, C, H, W] in [0, 1] with N > 0, ``y`` not int64 [N] of known classes,
-            or the model returns probabilities instead of logits. The message names the offending value.
+        ValueError: it returns something else; the message says what.
     """
+    logits = model(x)
+    if not isinstance(logits, Tensor):
+        raise ValueError(
+            f"the model must return logits, a tensor [N, K], got a {type(logits).__name__}: "
+            "wrap it in a module whose forward returns the logits alone"
+        )
+    if logits.ndim != 2 or len(logits) != len(x) or logits.shape[1] < 2:
+        raise ValueError(
+            f"the model must return logits [{len(x)}, K] of K >= 2 classes, got shape {tuple(logits.shape)}"
+        )
+    bad = int((~logits.isfinite().all(1)).sum())
+    if bad:
+        raise ValueError(
+            f"the logits of {bad} of {len(x)} images are not finite (NaN or infinite): the model gives no answer to judge"
+        )
+    return logits
+
+
+def admitted(model: nn.Module, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """``x`` and ``y`` if an attack can work on them and on the model; see :func:`trusted`.
+
+    Raises:
+        ValueError: ``x`` is not float32 [N, C, H, W] in [0, 1] with N > 0, ``y`` not int64 [N] of known classes, the model
+            returns probabilities or what :func:`logits_of` refuses, or its weights were made in
+            :class:`torch.inference_mode`. The message names the offending value.
+    """
+    x, y = (part.clone() if part.is_inference() else part for part in (x, y))
+    if _trusted.get():
+        return x, y
     if x.ndim != 4 or x.dtype != torch.float32 or len(x) == 0:
         raise ValueError(f"x must be float32 [N, C, H, W] with N > 0, got {x.dtype} {tuple(x.shape)}")
     if y.shape != (len(x),) or y.dtype != torch.int64:
         raise ValueError(f"y must be int64 [{len(x)}], got {y.dtype} {tuple(y.shape)}")
-    low, high = x.min().item(), x.max().item()
-    if not (low >= 0 and high <= 1):
-        raise ValueError(f"pixels must lie in [0, 1], got [{low:.6g}, {high:.6g}]")
+    check_pixels(x)
+    if any(part.is_inference() for part in (*model.parameters(), *model.buffers())):
+        raise ValueError(
+            "the model's weights were made in torch.inference_mode, where nothing can have gradients: load it outside"
+        )
     with exact(x):
-        logits = model(x[:2])
-    if logits.ndim != 2:
-        raise ValueError(f"the model must return logits [N, K], got shape {tuple(logits.shape)}")
+        logits = logits_of(model, x)
     if not 0 <= y.min() <= y.max() < logits.shape[1]:
         raise ValueError(f"labels {y.min()}..{y.max()} do not fit a model of {logits.shape[1]} classes")
     if logits.min() >= 0 and torch.allclose(logits.float().sum(1), torch.ones(len(logits), device=x.device)):
         raise ValueError("the model must return logits, got probabilities (rows are positive and sum to 1)")
+    return x, y
+
+
+def gradient_of(losses: Tensor, leaf: Tensor) -> Tensor:
+    """The gradient of each loss [N] by its own part of ``leaf``, [N, ...].
+
+    Raises:
+        ValueError: none reaches it.
+    """
+    if losses.requires_grad:
+        (gradient,) = torch.autograd.grad(losses.sum(), leaf, allow_unused=True)
+        if gradient is not None:
+            return gradient
+    raise ValueError(
+        "no gradient reaches the images: something in the model is not differentiable or cuts the graph (detach, no_grad, "
+        "numpy). Attacks that follow the gradient cannot work on it; robustutils.square.Square needs none"
+    )
 
 
 def ascend(
@@ -216,7 +308,7 @@ def ascend(
                     state = tuple(part[stay] for part in state)
             if step == steps or len(rows) == 0:
                 break
-            (gradient,) = torch.autograd.grad(losses.sum(), leaf)
+            gradient = gradient_of(losses, leaf)
             movement, state = optimiser(threat, gradient[stay], state, step)
             delta = threat.project(x, delta + step_size * schedule(step / steps) * movement)
     found[rows] = best if keep_best else delta
@@ -269,7 +361,7 @@ class StepLL:
     ) -> Tensor:
         """One step; deterministic, and blind to the labels ``y``."""
         with evaluation_mode(model):
-            check_inputs(model, x, y)
+            x, y = admitted(model, x, y)
             with exact(x):
                 least = model(x).argmin(1)
             return ascend(
@@ -317,10 +409,10 @@ class RFGSM:
         """One random and one gradient step."""
         alpha = self.eps / 2 if self.alpha is None else self.alpha
         generator = generator or torch.Generator().manual_seed(self.seed)
-        noise = torch.randn(x.shape, generator=generator).sign().to(x.device)
-        delta = self.threat.project(x, alpha * noise)
         with evaluation_mode(model):
-            check_inputs(model, x, y)
+            x, y = admitted(model, x, y)
+            noise = torch.randn(x.shape, generator=generator).sign().to(x.device)
+            delta = self.threat.project(x, alpha * noise)
             return ascend(
                 model,
                 x,
@@ -356,7 +448,7 @@ class IFGSM:
     ) -> Tensor:
         """All steps; deterministic; the last iterate counts, as in the paper."""
         with evaluation_mode(model):
-            check_inputs(model, x, y)
+            x, y = admitted(model, x, y)
             return ascend(
                 model,
                 x,
@@ -417,7 +509,7 @@ class PGD:
         """Every restart on what is left; returns fooling images where one was found."""
         generator = generator or torch.Generator().manual_seed(self.seed)
         with evaluation_mode(model):
-            check_inputs(model, x, y)
+            x, y = admitted(model, x, y)
             result, left = x.clone(), torch.arange(len(x), device=x.device)
             best = torch.full((len(x),), -torch.inf, device=x.device)
             for _ in range(self.restarts):
@@ -497,12 +589,50 @@ class WorstOf:
     ) -> Tensor:
         """The first image that fools the model, attack by attack."""
         with evaluation_mode(model):
-            check_inputs(model, x, y)
-        result, left = x.clone(), torch.arange(len(x), device=x.device)
-        for attack in self.attacks:
-            result[left] = attack(model, x[left], y[left], generator)
-            with evaluation_mode(model):
+            x, y = admitted(model, x, y)
+            result, left = x.clone(), torch.arange(len(x), device=x.device)
+            for attack in self.attacks:
+                result[left] = attack(model, x[left], y[left], generator)
                 left = left[~_fooled(model, result[left], y[left])]
-            if len(left) == 0:
-                break
-        return result
+                if len(left) == 0:
+                    break
+            return result
+
+
+class Expected(nn.Module):
+    """The mean answer of a randomised model: log E[softmax(h(x))] over ``passes`` passes, as logits [N, K]."""
+
+    def __init__(self, model: nn.Module, passes: int) -> None:
+        super().__init__()
+        self.model, self.passes = model, passes
+
+    def forward(self, x: Tensor) -> Tensor:
+        each = torch.stack([self.model(x).float().log_softmax(1) for _ in range(self.passes)])
+        return each.logsumexp(0) - math.log(self.passes)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Averaged:
+    """Another attack on the mean answer of a randomised model: expectation over transformation (Athalye et al. 2018).
+
+    ``passes``: draws of the model in each step; each costs a pass.
+    """
+
+    attack: Attack
+    passes: int = 20
+
+    def __post_init__(self) -> None:
+        if self.passes < 2:
+            raise ValueError(f"passes={self.passes}: a mean takes at least 2")
+
+    @property
+    def threat(self) -> ThreatSet:
+        """That of the attack."""
+        return self.attack.threat
+
+    def __call__(
+        self, model: nn.Module, x: Tensor, y: Tensor, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """The attack's images for the mean answer."""
+        with evaluation_mode(model):
+            return self.attack(Expected(model, self.passes), x, y, generator)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from robustutils.attacks import evaluation_mode
 from robustutils.latent import Ascent, CarliniAscent, Coded, Found, answers, within
 from robustutils.outcomes import Conditional
+from robustutils.speed import device_of
 
 
 def examples(
@@ -179,7 +180,7 @@ def _begun(model: nn.Module, data: Coded, points: int) -> tuple[Tensor, Tensor, 
 
 def _judged(model: nn.Module, data: Coded, rows: Tensor, codes: Tensor) -> Tensor:
     """Whether images decoded from ``codes`` of the examples ``rows`` are classified as labelled: bool [n] on the CPU."""
-    device = next(model.parameters()).device
+    device = device_of(model)
     with evaluation_mode(model):
         labels = [
             answers(model, data.manifold, made.to(device), data.bases(part).to(device)).cpu()
@@ -200,7 +201,7 @@ def _searched(
     batch_size: int,
 ) -> Found:
     """What an attack finds for some examples, each in one of its attempts and within a radius of its own; on the CPU."""
-    device = next(model.parameters()).device
+    device = device_of(model)
     parts = []
     for places, chances, radii in zip(
         *(part.split(batch_size) for part in (rows, tries, radius)), strict=True

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from robustutils.artifacts import kept
-from robustutils.attacks import ascend, check_inputs, evaluation_mode, margin
+from robustutils.attacks import admitted, ascend, evaluation_mode, margin
 from robustutils.carlini import CarliniL2, CarliniLinf, Nearest, nearest
 from robustutils.data import Dataset
 from robustutils.evaluation import Model, Rate, correct, evaluate
@@ -83,9 +83,9 @@ class FixedRadius:
     ) -> Tensor:
         """Every start on what is left; an image that withstands all keeps the last attempt."""
         generator = generator or torch.Generator().manual_seed(self.seed)
-        result, left = x.clone(), torch.arange(len(x), device=x.device)
         with evaluation_mode(model):
-            check_inputs(model, x, y)
+            x, y = admitted(model, x, y)
+            result, left = x.clone(), torch.arange(len(x), device=x.device)
             for attempt in range(2 + self.restarts):
                 images = x[left]
                 if attempt == 0:

@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from robustutils.speed import device_of
+
 Bounds = tuple[Tensor, Tensor]
 Margins = Callable[[nn.Module, Tensor, Tensor, Tensor], Tensor]
 
@@ -37,7 +39,7 @@ def interval_margins(model: nn.Module, low: Tensor, high: Tensor, y: Tensor) -> 
 
 def verified(model: nn.Module, low: Tensor, high: Tensor, y: Tensor) -> Tensor:
     """Whether the class ``y`` wins for every input of the box, by :func:`interval_margins`: bool [N] on the device of y."""
-    device = next(model.parameters()).device
+    device = device_of(model)
     with torch.no_grad():
         margins = interval_margins(model, low.to(device), high.to(device), y.to(device)).to(y.device)
     return (margins.scatter(1, y[:, None], torch.inf) > 0).all(1)

@@ -13,10 +13,10 @@ from torch import Tensor, nn
 
 from robustutils import artifacts
 from robustutils.artifacts import kept, later
-from robustutils.attacks import PGD, check_inputs, evaluation_mode, margin
+from robustutils.attacks import PGD, admitted, evaluation_mode, margin
 from robustutils.data import Dataset
 from robustutils.evaluation import Model, adversarial, correct
-from robustutils.speed import FastInputGradients, autocast, exact
+from robustutils.speed import FastInputGradients, autocast, device_of, exact
 from robustutils.threats import L2, Linf, check
 
 SURE = 1e-5
@@ -163,9 +163,9 @@ class _Carlini:
     ) -> Tensor:
         """Search from noise around x and from mid-grey; x itself where it is misclassified or nothing was found."""
         generator = generator or torch.Generator().manual_seed(self.seed)
-        noise = NOISE * torch.randn(x.shape, generator=generator).to(x.device)
         with evaluation_mode(model):
-            check_inputs(model, x, y)
+            x, y = admitted(model, x, y)
+            noise = NOISE * torch.randn(x.shape, generator=generator).to(x.device)
             with exact(x):
                 left = (model(x).argmax(1) == y).nonzero().squeeze(1)
             starts = torch.cat([(x + noise).clamp(0, 1)[left], torch.full_like(x, 0.5)[left]])
@@ -304,7 +304,7 @@ def shortened(model: nn.Module, x: Tensor, y: Tensor, x_adv: Tensor, *, halvings
     Attacks that look for the smallest distortion stop a step of their own short of it, some a coarse and some a fine one;
     after this their distances can be compared. Where ``x_adv`` does not fool, it comes back as it is.
     """
-    device = next(model.parameters()).device
+    device = device_of(model)
     x, y, x_adv = x.to(device), y.to(device), x_adv.to(device)
     stands, fools = torch.zeros(len(x), device=device), torch.ones(len(x), device=device)
     with evaluation_mode(model), exact(x):
@@ -346,7 +346,7 @@ def _nearest(
     model: nn.Module, attack: CarliniLinf | CarliniL2, x: Tensor, y: Tensor, seed: int
 ) -> dict[str, Tensor]:
     """Images and distances of one batch."""
-    device = next(model.parameters()).device
+    device = device_of(model)
     x, y = x.to(device), y.to(device)
     images = attack(model, x, y, torch.Generator().manual_seed(seed))
     check(attack.threat, x, images)

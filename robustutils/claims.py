@@ -81,8 +81,17 @@ class Claims:
 
     @classmethod
     def of(cls, chapter: str) -> "Claims":
-        """The declaration of a chapter of the book."""
-        return cls.load(provenance.repository() / "chapters" / f"{chapter}.toml")
+        """The declaration of a chapter of the book.
+
+        Raises: ValueError for a declaration that cannot be read; FileNotFoundError where there is no checkout.
+        """
+        folder = provenance.repository() / "chapters"
+        if not folder.is_dir():
+            raise FileNotFoundError(
+                f"{folder} is not there: a chapter needs its declaration. Clone the repository and work in the checkout, "
+                "or install it with pip install -e"
+            )
+        return cls.load(folder / f"{chapter}.toml")
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "Claims":

@@ -17,11 +17,12 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-from robustutils import artifacts
+from robustutils import artifacts, flags
 from robustutils.artifacts import Artifact, kept
-from robustutils.attacks import Attack, Loss, cross_entropy, evaluation_mode
+from robustutils.attacks import Attack, Averaged, Loss, cross_entropy, evaluation_mode, gradient_of, logits_of
 from robustutils.bounds import Margins
 from robustutils.data import Dataset
+from robustutils.speed import device_of
 from robustutils.statistics import Rate
 from robustutils.threats import check
 
@@ -31,14 +32,18 @@ Model = nn.Module | Artifact
 
 @dataclass(frozen=True, eq=False)
 class Verdicts:
-    """For each example: was it classified correctly before the attack, and after it? Both bool [N]."""
+    """For each example: was it classified correctly before the attack, and after it? Both bool [N].
+
+    ``flags`` say in words what speaks against rates of them (:mod:`robustutils.flags`); they are printed with each rate.
+    """
 
     clean: Tensor
     attacked: Tensor
+    flags: tuple[str, ...] = ()
 
     def error_rate(self) -> Rate:
         """Errors under attack over all inputs."""
-        return rate(~self.attacked)
+        return self._rate(~self.attacked)
 
     def success_rate(self) -> Rate:
         """Errors under attack over the inputs that were classified correctly before it.
@@ -48,15 +53,19 @@ class Verdicts:
         """
         if not self.clean.any():
             raise ValueError(f"none of {len(self.clean)} inputs is classified correctly: no success rate")
-        return rate(~self.attacked[self.clean])
+        return self._rate(~self.attacked[self.clean])
 
     def robust_accuracy(self) -> Rate:
         """Inputs classified correctly before and after the attack, over all inputs."""
-        return rate(self.clean & self.attacked)
+        return self._rate(self.clean & self.attacked)
 
     def __and__(self, other: Self) -> Self:
-        """The worst case of two attacks for each example: fooled by either."""
-        return type(self)(self.clean & other.clean, self.attacked & other.attacked)
+        """The worst case of two attacks for each example: fooled by either; the flags of both."""
+        raised = tuple(dict.fromkeys(self.flags + other.flags))
+        return type(self)(self.clean & other.clean, self.attacked & other.attacked, raised)
+
+    def _rate(self, hits: Tensor) -> Rate:
+        return Rate(int(hits.sum()), len(hits), self.flags)
 
 
 def rate(hits: Tensor) -> Rate:
@@ -65,15 +74,34 @@ def rate(hits: Tensor) -> Rate:
 
 
 def predicted(model: nn.Module, images: Tensor, *, batch_size: int = 1000) -> Tensor:
-    """The class that a float32 forward pass in evaluation mode gives each image: int64 [N] on the CPU."""
-    device = next(model.parameters()).device
+    """The class that a float32 forward pass in evaluation mode gives each image: int64 [N] on the CPU.
+
+    Raises:
+        ValueError: the model returns no finite logits; the message says what.
+    """
+    device = device_of(model)
     with evaluation_mode(model), torch.no_grad():
-        return torch.cat([model(x.to(device)).argmax(1) for x in images.split(batch_size)]).cpu()
+        return torch.cat([logits_of(model, x.to(device)).argmax(1) for x in images.split(batch_size)]).cpu()
 
 
 def correct(model: nn.Module, images: Tensor, labels: Tensor, *, batch_size: int = 1000) -> Tensor:
-    """Which images a fresh float32 forward pass in evaluation mode classifies as labelled: bool [N] on the CPU."""
-    return predicted(model, images, batch_size=batch_size) == labels.cpu()
+    """Which images a fresh float32 forward pass in evaluation mode classifies as labelled: bool [N] on the CPU.
+
+    Raises:
+        ValueError: as :func:`predicted`, or there are labels that the model has no class for.
+    """
+    device, labels = device_of(model), labels.cpu()
+    found = []
+    with evaluation_mode(model), torch.no_grad():
+        for x in images.split(batch_size):
+            logits = logits_of(model, x.to(device))
+            if labels.max() >= logits.shape[1]:
+                raise ValueError(
+                    f"the model has {logits.shape[1]} classes, and there are labels up to {labels.max()}: "
+                    "it is not of these data"
+                )
+            found.append(logits.argmax(1).cpu())
+    return torch.cat(found) == labels
 
 
 def places_of_correct(models: Iterable[Model], dataset: Dataset, n: int) -> Tensor:
@@ -102,7 +130,7 @@ def certified(
 def _certified(
     model: nn.Module, margins: Margins, dataset: Dataset, eps: float, batch_size: int = 50
 ) -> Tensor:
-    device = next(model.parameters()).device
+    device = device_of(model)
     found = []
     with evaluation_mode(model), torch.no_grad():
         for x, y in zip(dataset.images.split(batch_size), dataset.labels.split(batch_size), strict=True):
@@ -116,10 +144,10 @@ def losses(
     model: nn.Module, images: Tensor, labels: Tensor, *, loss: Loss = cross_entropy, batch_size: int = 1000
 ) -> Tensor:
     """The loss of each image in float32 and evaluation mode: [N] on the CPU."""
-    device = next(model.parameters()).device
+    device = device_of(model)
     with evaluation_mode(model), torch.no_grad():
         values = [
-            loss(model(x.to(device)), y.to(device))
+            loss(logits_of(model, x.to(device)), y.to(device))
             for x, y in zip(images.split(batch_size), labels.split(batch_size), strict=True)
         ]
     return torch.cat(values).cpu()
@@ -127,13 +155,12 @@ def losses(
 
 def loss_gradients(model: nn.Module, images: Tensor, labels: Tensor, *, batch_size: int = 500) -> Tensor:
     """Gradient of the cross-entropy with respect to each image, in evaluation mode: [N, C, H, W] on the CPU."""
-    device = next(model.parameters()).device
+    device = device_of(model)
     gradients = []
     with evaluation_mode(model), torch.enable_grad():
         for x, y in zip(images.split(batch_size), labels.split(batch_size), strict=True):
             leaf = x.to(device).requires_grad_(True)
-            total = cross_entropy(model(leaf), y.to(device)).sum()
-            gradients.append(torch.autograd.grad(total, leaf)[0].cpu())
+            gradients.append(gradient_of(cross_entropy(logits_of(model, leaf), y.to(device)), leaf).cpu())
     return torch.cat(gradients)
 
 
@@ -152,7 +179,7 @@ def adversarial(
     Raises:
         robustutils.threats.ThreatError: the attack left its threat set.
     """
-    device = next(model.parameters()).device
+    device = device_of(model)
     generator = torch.Generator().manual_seed(seed)
     done: list[Tensor] = []
     start = 0
@@ -178,8 +205,15 @@ def adversarial(
 def evaluate(
     model: Model, attack: Attack, dataset: Dataset, *, batch_size: int = 500, seed: int = 0
 ) -> Verdicts:
-    """Attack every example of a data set and judge each on a fresh forward pass; kept."""
-    return Verdicts(**kept(_verdicts, model, attack, dataset, batch_size, seed))
+    """Attack every example of a data set and judge each on a fresh forward pass, with what speaks against it; kept.
+
+    Raises:
+        ValueError: the model has fewer classes than the data set, or returns no finite logits.
+    """
+    found = kept(_verdicts, model, attack, dataset, batch_size, seed)
+    clean, attacked = found.pop("clean"), found.pop("attacked")
+    passes = attack.passes if isinstance(attack, Averaged) else 0
+    return Verdicts(clean, attacked, flags.sentences(found, clean, len(dataset.classes), averaged=passes))
 
 
 def _verdicts(
@@ -189,6 +223,7 @@ def _verdicts(
     return {
         "clean": correct(model, dataset.images, dataset.labels),
         "attacked": correct(model, images, dataset.labels),
+        **flags.observed(model, dataset.images, dataset.labels),
     }
 
 

@@ -15,7 +15,7 @@ from robustutils.attacks import cross_entropy, evaluation_mode, margin
 from robustutils.bounds import verified
 from robustutils.data import Dataset
 from robustutils.evaluation import Model, correct
-from robustutils.speed import exact
+from robustutils.speed import device_of, exact
 
 
 def flippable(x: Tensor, eps: float) -> Tensor:
@@ -29,7 +29,7 @@ def greedy_flips(model: nn.Module, x: Tensor, y: Tensor, eps: float) -> Tensor:
     ``model`` takes binarised pixels [N, C, H, W] and returns logits. Returns binarised images like ``x``. What it
     finds is a lower bound on the error that flips can cause; it stops where no single flip raises the margin.
     """
-    home, device = x.device, next(model.parameters()).device
+    home, device = x.device, device_of(model)
     x, y = x.to(device), y.to(device)
     binary = (x >= 0.5).to(x.dtype)
     free = flippable(x, eps)
@@ -58,7 +58,7 @@ def most_promising(
 
     ``images`` are float32 [N, C, H, W] in [0, 1]; an index counts through all numbers of an image.
     """
-    device = next(model.parameters()).device
+    device = device_of(model)
     picked = []
     with evaluation_mode(model), torch.enable_grad():
         for x, y in zip(images.split(batch_size), labels.split(batch_size), strict=True):

@@ -22,6 +22,7 @@ from robustutils._files import require, verify
 from robustutils.alignment import Grid, search
 from robustutils.attacks import evaluation_mode
 from robustutils.data import Dataset
+from robustutils.speed import device_of
 
 MOST_CLUSTERS = 12
 """Of more clusters the largest so many are used: 4,095 ways to choose among them."""
@@ -113,7 +114,7 @@ def laid_back(images: Tensor, maps: Tensor) -> Tensor:
 
 def typicality(model: nn.Module, dataset: Dataset) -> Tensor:
     """How sure a model is of the label of each image, [N]: its probability of that class (INV, appendix on l0)."""
-    device = next(model.parameters()).device
+    device = device_of(model)
     with evaluation_mode(model), torch.no_grad():
         sure = [
             model(x.to(device)).softmax(1).cpu().gather(1, y[:, None]).squeeze(1)

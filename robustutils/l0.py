@@ -11,10 +11,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from robustutils.attacks import Adam, check_inputs, evaluation_mode, margin
+from robustutils.attacks import Adam, admitted, evaluation_mode, margin
 from robustutils.carlini import SURE
 from robustutils.evaluation import correct
-from robustutils.speed import FastInputGradients, exact
+from robustutils.speed import FastInputGradients, device_of, exact
 from robustutils.threats import Linf, check
 
 BOX = Linf(eps=1.0)
@@ -187,7 +187,7 @@ def minimal_l0(
     0 where the model is wrong already, and inf where no adversarial example was found, both by a fresh float32 forward
     pass. The true numbers are at most these: of several attacks the smallest number counts.
     """
-    device = next(model.parameters()).device
+    device = device_of(model)
     distances = []
     for x, y in zip(images.split(batch_size), labels.split(batch_size), strict=True):
         x, y = x.to(device), y.to(device)
@@ -202,7 +202,7 @@ def _fooling(
 ) -> Tensor:
     """What ``search`` makes of the images that are classified correctly, where a fresh pass says that it fools."""
     with evaluation_mode(model):
-        check_inputs(model, x, y)
+        x, y = admitted(model, x, y)
         with exact(x):
             left = (model(x).argmax(1) == y).nonzero().squeeze(1)
         result = x.clone()

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from robustutils import artifacts
 from robustutils.attacks import evaluation_mode
 from robustutils.data import Dataset
+from robustutils.speed import device_of
 
 # The least density whose logarithm is taken: far from every point a density is 0 in floating point.
 _LEAST_DENSITY = 1e-300
@@ -37,7 +38,7 @@ def features(model: nn.Module, images: Tensor, *, drop: int = 1, batch_size: int
         raise ValueError(f"features are taken from an nn.Sequential, not from a {type(model).__name__}")
     if not 1 <= drop < len(model):
         raise ValueError(f"drop={drop}: of {len(model)} layers at least one is dropped and one is kept")
-    device = next(model.parameters()).device
+    device = device_of(model)
     trunk = model[:-drop]
     with evaluation_mode(model), torch.no_grad():
         found = [trunk(x.to(device)).flatten(1).float().cpu() for x in images.split(batch_size)]

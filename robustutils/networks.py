@@ -192,7 +192,7 @@ def _trained(
 ) -> nn.Module:
     """Train a fresh model by its recipe, on one thread on the CPU, and round its weights."""
     threads = torch.get_num_threads()
-    if next(model.parameters()).device.type == "cpu":
+    if speed.device_of(model).type == "cpu":
         torch.set_num_threads(1)
     try:
         training.fit(

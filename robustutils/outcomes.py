@@ -94,7 +94,7 @@ class Measurement:
                     )
 
     def observed(self) -> Observed:
-        """Value, effect and the interval that decides: over several seeds, else of the test set."""
+        """Value, effect and the interval that decides: over several seeds where each has its value, else of the test set."""
         effect, ci95, each = self.effect, self.effect_ci95, self.effect_per_seed
         if effect is None:
             effect, ci95, each = _climb(self.value), self.ci95, self.per_seed
@@ -102,7 +102,8 @@ class Measurement:
                 # the gap between the end intervals ignores how they are paired, which is conservative
                 ci95 = None if ci95 is None else (ci95[-1][0] - ci95[0][1], ci95[-1][1] - ci95[0][0])
                 each = None if each is None else tuple(_climb(values) for values in each)
-        return Observed(self.value, effect, _over_seeds(each) if len(self.seeds) > 1 else ci95)
+        several = len(self.seeds) > 1 and each is not None
+        return Observed(self.value, effect, _over_seeds(each) if several else ci95)
 
 
 def _plain(value: Any) -> Any:

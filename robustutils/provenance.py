@@ -17,8 +17,13 @@ PACKAGES = ("torch", "torchvision", "numpy", "scipy", "scikit-learn")
 
 
 def repository() -> Path:
-    """The checkout that this package was imported from (the folder above the package)."""
-    return Path(__file__).resolve().parent.parent
+    """The checkout that this package belongs to: the folder above the package.
+
+    A package that was installed by copying has none; then it is the nearest checkout around the working folder, if any.
+    """
+    home = Path(__file__).resolve().parent.parent
+    around = (Path.cwd(), *Path.cwd().parents)
+    return next((place for place in (home, *around) if (place / "chapters").is_dir()), home)
 
 
 def git_commit() -> str:

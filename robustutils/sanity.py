@@ -111,7 +111,7 @@ class AutoAttack:
 
         Raises: ImportError where torchattacks is not installed.
         """
-        import torchattacks  # type: ignore[import-not-found]
+        import torchattacks
 
         eps, steps = self.threat.eps, self.steps
         stages = [

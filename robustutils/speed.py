@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.overrides import TorchFunctionMode
 
@@ -28,6 +28,13 @@ def fast_dtype(device: torch.device) -> torch.dtype:
     else:
         native = torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
     return torch.bfloat16 if native else torch.float32
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Where a model computes: the device of its first parameter or buffer, the CPU where it has none."""
+    for part in (*model.parameters(), *model.buffers()):
+        return part.device
+    return torch.device("cpu")
 
 
 def effective(device: torch.device, dtype: torch.dtype) -> torch.dtype:

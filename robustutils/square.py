@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from robustutils.attacks import check_inputs, evaluation_mode, margin
+from robustutils.attacks import admitted, evaluation_mode, margin
 from robustutils.speed import exact
 from robustutils.threats import Linf
 
@@ -53,7 +53,7 @@ class Square:
             return torch.randint(room + 1, (count, 1, 1, 1), generator=generator).to(x.device)
 
         with evaluation_mode(model), exact(x):
-            check_inputs(model, x, y)
+            x, y = admitted(model, x, y)
             result, left = x.clone(), torch.arange(len(x), device=x.device)
             delta = self.eps * signs(len(x), x.shape[1], 1, width).expand_as(x)
             best = torch.full((len(x),), -torch.inf, device=x.device)

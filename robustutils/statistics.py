@@ -108,10 +108,11 @@ def spearman_interval(rho: float, n: int) -> Interval:
 
 @dataclass(frozen=True)
 class Rate:
-    """``count`` of ``n`` examples, with its 95% Wilson interval."""
+    """``count`` of ``n`` examples, with its 95% Wilson interval, and what speaks against it (:mod:`robustutils.flags`)."""
 
     count: int
     n: int
+    flags: tuple[str, ...] = ()
 
     @property
     def percent(self) -> float:
@@ -126,7 +127,8 @@ class Rate:
 
     def __str__(self) -> str:
         low, high = self.interval
-        return f"{self.percent:.1f}% [{low:.1f}, {high:.1f}]"
+        shown = f"{self.percent:.1f}% [{low:.1f}, {high:.1f}]"
+        return f"{shown} (flagged: {'; '.join(self.flags)})" if self.flags else shown
 
 
 @dataclass(frozen=True)

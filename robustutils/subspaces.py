@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from robustutils.attacks import evaluation_mode
 from robustutils.data import Dataset
 from robustutils.evaluation import loss_gradients
+from robustutils.speed import device_of
 
 ORDERS = (4, 16, 36, 64, 100)
 
@@ -108,7 +109,7 @@ def count_adversarial_directions(
     counts as one direction (EAT, section 4.3: gradient-aligned adversarial subspaces). An image that is misclassified
     as it is counts every direction that leaves it misclassified.
     """
-    device = next(model.parameters()).device
+    device = device_of(model)
     generator = torch.Generator().manual_seed(seed)
     counts = torch.zeros(len(dataset), dtype=torch.int64)
     gradients = loss_gradients(model, dataset.images, dataset.labels)

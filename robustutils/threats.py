@@ -106,6 +106,10 @@ class L2:
 
     def direction(self, gradient: Tensor) -> Tensor:
         """The gradient scaled to length 1; a zero gradient stays zero."""
+        flat = gradient.flatten(1)
+        peak = flat.abs().amax(1).clamp_min(torch.finfo(gradient.dtype).tiny)
+        tiny = flat.norm(dim=1) < 1e-12  # its squares vanish
+        gradient = gradient / torch.where(tiny, peak, 1.0).view(-1, 1, 1, 1)
         return gradient / gradient.flatten(1).norm(dim=1).clamp_min(1e-12).view(-1, 1, 1, 1)
 
     def size(self, x: Tensor, x_adv: Tensor) -> Tensor:

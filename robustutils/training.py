@@ -12,12 +12,15 @@ import torch
 from torch import Tensor, nn
 
 from robustutils import artifacts, speed, storage
+from robustutils.attacks import check_pixels, trusted
 from robustutils.data import Dataset
 from robustutils.objectives import Objective
 
 log = logging.getLogger(__name__)
 
 CHECKPOINT_SECONDS = 60.0
+LOOK = 20
+"""After how many steps on a GPU the losses are looked at: each look makes it wait. On a CPU none is taken unseen."""
 
 
 class TrainingError(RuntimeError):
@@ -108,7 +111,7 @@ def fit(
         after_epoch: called with (epochs done, model in evaluation mode) after each epoch.
 
     Raises:
-        ValueError: an argument is out of range.
+        ValueError: an argument is out of range, or a pixel.
         TrainingError: the loss is not finite.
     """
     if epochs < 1 or not 1 <= batch_size <= len(dataset):
@@ -116,13 +119,15 @@ def fit(
             f"epochs={epochs}, batch_size={batch_size}: epochs must be at least 1 and the batch size "
             f"between 1 and the {len(dataset)} examples of {dataset.name}"
         )
-    device = next(model.parameters()).device
+    device = speed.device_of(model)
     if speed.effective(device, dtype) != dtype:
         log.info("training in float32: bfloat16 is slower on this %s", device.type)
     images, labels = dataset.images.to(device), dataset.labels.to(device)
+    check_pixels(images)
     optimiser = torch.optim.Adam(
         model.parameters(), lr=learning_rate, betas=betas, weight_decay=weight_decay, fused=True
     )
+    look = 1 if device.type == "cpu" else LOOK
     wants_rows = getattr(objective, "wants_rows", False)
     batches = math.ceil(len(dataset) / batch_size)
     step = 0
@@ -138,28 +143,37 @@ def fit(
             )
             order = torch.cat([order, order])[: batches * batch_size].to(device)
             model.train()
+            unseen: list[Tensor] = []
             total, start = 0.0, step % batches
             for batch in range(start, batches):
                 chosen = order[batch * batch_size : (batch + 1) * batch_size]
                 progress = step / (epochs * batches)
                 optimiser.param_groups[0]["lr"] = learning_rate * schedule(progress)
                 rows: dict[str, Any] = {"rows": chosen} if wants_rows else {}
-                with speed.autocast(device, dtype):
+                with speed.autocast(device, dtype), trusted():
                     loss = objective(model, images[chosen], labels[chosen], progress, **rows)
                 optimiser.zero_grad(set_to_none=True)
                 loss.backward()
                 if max_gradient_norm < math.inf:
                     nn.utils.clip_grad_norm_(model.parameters(), max_gradient_norm)
-                value = loss.item()
-                if not math.isfinite(value):
-                    raise TrainingError(
-                        f"the loss is {value} at epoch {epoch + 1}, batch {batch + 1} of {batches} "
-                        f"({objective}, learning rate {learning_rate}, {dtype}, seed {seed})"
+                unseen.append(loss.detach())
+                due = checkpoint is not None and time.monotonic() - saved > CHECKPOINT_SECONDS
+                if due or batch + 1 == batches or len(unseen) == look:
+                    values = torch.stack(unseen).tolist()
+                    bad = next(
+                        (place for place, value in enumerate(values) if not math.isfinite(value)), None
                     )
+                    if bad is not None:
+                        raise TrainingError(
+                            f"the loss is {values[bad]} at epoch {epoch + 1}, "
+                            f"batch {batch + 2 - len(values) + bad} of {batches} "
+                            f"({objective}, learning rate {learning_rate}, {dtype}, seed {seed})"
+                        )
+                    total += sum(values)
+                    unseen.clear()
                 optimiser.step()
-                total += value
                 step += 1
-                if checkpoint is not None and time.monotonic() - saved > CHECKPOINT_SECONDS:
+                if due and checkpoint is not None:
                     saved = time.monotonic()
                     _save(checkpoint, model, optimiser, step, spent + saved - began)
             log.info("epoch %d of %d: mean loss %.4f", epoch + 1, epochs, total / max(batches - start, 1))

@@ -208,3 +208,10 @@ def test_points_and_seeds_are_counted(n, seeds):
 def test_measurements_cannot_be_changed():
     with pytest.raises(FrozenInstanceError):
         measured().value = 1.0
+
+
+def test_seeds_without_a_value_of_each_leave_the_test_set_to_decide():
+    found = Measurement(3.0, (2.0, 4.0), 100, [0, 1], effect=1.0, effect_ci95=(0.5, 1.5))
+    assert found.observed().interval == (0.5, 1.5)
+    each = Measurement(3.0, (2.0, 4.0), 100, [0, 1], per_seed=[2.9, 3.1])
+    assert each.observed().interval == pytest.approx(mean_interval([2.9, 3.1]))

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from robustutils import provenance
+from robustutils.claims import Claims
 
 CPU = torch.device("cpu")
 
@@ -165,3 +166,22 @@ def test_comments_docstrings_annotations_and_layout_of_a_module_do_not_count(pac
     assert hash_of(package, chapter) == before
     (package / "extra.py").write_text(plain.replace("x + 1", "x + 2"))
     assert hash_of(package, chapter) != before
+
+
+# ---- a package without a checkout ----
+
+
+def test_an_installed_package_takes_the_checkout_around_the_working_folder(tmp_path, monkeypatch):
+    installed = tmp_path / "site-packages" / "robustutils" / "provenance.py"
+    monkeypatch.setattr(provenance, "__file__", str(installed))
+    notebooks = tmp_path / "clone" / "chapters"
+    notebooks.mkdir(parents=True)
+    monkeypatch.chdir(notebooks)
+    assert provenance.repository() == tmp_path / "clone"
+
+
+def test_a_chapter_without_a_checkout_says_what_to_do(tmp_path, monkeypatch):
+    monkeypatch.setattr(provenance, "__file__", str(tmp_path / "site-packages" / "robustutils" / "x.py"))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(FileNotFoundError, match="Clone the repository"):
+        Claims.of("blind_spot")
