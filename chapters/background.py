@@ -317,7 +317,9 @@ ladder = {
     "FGSM": attacks.FGSM(eps=run.epsilon),
     "R+FGSM": attacks.RFGSM(eps=run.epsilon),
     "I-FGSM": attacks.IFGSM(eps=run.epsilon, steps=10),
-    "PGD": attacks.PGD(threat=Linf(eps=run.epsilon), steps=20, step_size=run.epsilon / 8),
+    "PGD": attacks.PGD(
+        threat=Linf(eps=run.epsilon), steps=20, step_size=run.epsilon / 8, dtype=run.dtype
+    ),
 }
 verdicts = {name: evaluation.evaluate(model, attack, test) for name, attack in ladder.items()}
 

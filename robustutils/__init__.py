@@ -11,6 +11,7 @@ GROUPS = {
             "threats",
             "attacks",
             "square",
+            "refereed",
             "carlini",
             "objectives",
             "strategies",

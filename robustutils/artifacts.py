@@ -114,7 +114,9 @@ def _named(item: Callable | type) -> str:
 def _field_defaults(kind: type) -> dict[str, Any]:
     defaults = {}
     for field in dataclasses.fields(kind):
-        if field.default is not dataclasses.MISSING:
+        if "unnamed" in field.metadata:
+            defaults[field.name] = field.metadata["unnamed"]
+        elif field.default is not dataclasses.MISSING:
             defaults[field.name] = field.default
         elif field.default_factory is not dataclasses.MISSING:
             defaults[field.name] = field.default_factory()
@@ -341,7 +343,8 @@ class Shelf:
     """What one run has at hand and what it has used: the state of this process.
 
     ``outcomes``: published ones, by name, which are taken before the cache is asked; ``frozen``: nothing is trained;
-    ``used``: the certificate of each artifact of the run, and ``small`` the tensors of those that can be published.
+    ``used``: the certificate of each artifact of the run, and ``small`` the tensors of those that can be published;
+    ``flags``: what speaks against numbers of the run, in words, by what it was raised at.
     """
 
     def __init__(self) -> None:
@@ -353,6 +356,7 @@ class Shelf:
         self.outcomes: dict[str, tuple[Tensors, dict[str, Any]]] = {}
         self.used: dict[str, dict[str, Any]] = {}
         self.small: dict[str, Tensors] = {}
+        self.flags: dict[str, tuple[str, ...]] = {}
 
     def outcome(self, name: str) -> Tensors | None:
         """The published tensors of an artifact, or None."""

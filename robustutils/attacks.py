@@ -12,14 +12,14 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from robustutils.speed import FastInputGradients, autocast, exact
+from robustutils.speed import ONCE_FLOAT32, FastInputGradients, autocast, effective, exact, prepared
 from robustutils.threats import Linf, ThreatSet
 
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -147,12 +147,13 @@ class Adam:
 def evaluation_mode(model: nn.Module) -> Iterator[None]:
     """Put every part of ``model`` in evaluation mode, and each back into its own mode afterwards.
 
-    Gradients can be computed within it even where the caller is in :class:`torch.inference_mode`.
+    Gradients can be computed within it even where the caller is in :class:`torch.inference_mode`, and passes are as fast
+    as :func:`robustutils.speed.prepared` makes them.
     """
     modes = [(part, part.training) for part in model.modules()]
     model.eval()
     try:
-        with torch.inference_mode(False):
+        with torch.inference_mode(False), prepared(model):
             yield
     finally:
         for part, training in modes:
@@ -277,6 +278,7 @@ def ascend(
     before it leaves. The model must be in evaluation mode.
     """
     optimiser = optimiser or Steepest()
+    dtype = effective(x.device, dtype)
     x = images = x.detach()
     delta, found = delta.detach(), delta.detach().clone()
     rows = torch.arange(len(x), device=x.device)
@@ -479,7 +481,8 @@ class PGD:
         keep_best: return the iterate of highest loss, else the last.
         drop_fooled: stop work on an example at the first iterate that fools the model. With the margin loss the
             verdicts are the same, sooner; with cross-entropy, whose best iterate need not fool, a few more fall.
-        dtype: of the passes, see :func:`robustutils.speed.autocast`.
+        dtype: of the passes: bfloat16 where the device multiplies in it, unless ``torch.float32`` is asked for. What
+            fools in bfloat16 counts only if it fools in float32, and verdicts are float32's.
         seed: of the random starts, where the call brings no generator.
     """
 
@@ -493,7 +496,7 @@ class PGD:
     random_start: bool = True
     keep_best: bool = True
     drop_fooled: bool = True
-    dtype: torch.dtype = torch.float32
+    dtype: torch.dtype = field(default=torch.bfloat16, metadata=ONCE_FLOAT32)
     seed: int = 0
 
     def __post_init__(self) -> None:

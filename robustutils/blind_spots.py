@@ -6,18 +6,20 @@ alpha (x - 1/2) + beta. Success has two thresholds: eps, and the stricter alpha 
 
 import dataclasses
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from robustutils import flags
 from robustutils.artifacts import kept
 from robustutils.attacks import admitted, ascend, evaluation_mode, margin
 from robustutils.carlini import CarliniL2, CarliniLinf, Nearest, nearest
 from robustutils.data import Dataset
 from robustutils.evaluation import Model, Rate, correct, evaluate
 from robustutils.outcomes import Outcomes
+from robustutils.speed import ONCE_FLOAT32
 from robustutils.threats import ThreatSet
 
 
@@ -68,7 +70,7 @@ class FixedRadius:
     steps: int = 100
     restarts: int = 5
     noise: float = 0.2
-    dtype: torch.dtype = torch.float32
+    dtype: torch.dtype = field(default=torch.bfloat16, metadata=ONCE_FLOAT32)
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -120,7 +122,8 @@ class Cell:
     """One (alpha, beta) of a model: a cell of the paper's Tables 2-5.
 
     ``correct`` is bool [N] over all images; ``attacked`` holds the indices [n] of the images that were attacked, and
-    ``at_eps``, ``at_alpha_eps`` bool [n] say for which of them an adversarial example lies within the threshold.
+    ``at_eps``, ``at_alpha_eps`` bool [n] say for which of them an adversarial example lies within the threshold. ``flags``
+    say what speaks against its rates (:mod:`robustutils.flags`).
     """
 
     alpha: float
@@ -129,15 +132,16 @@ class Cell:
     attacked: Tensor
     at_eps: Tensor
     at_alpha_eps: Tensor
+    flags: tuple[str, ...] = ()
 
     def accuracy(self) -> Rate:
         """Correctly classified images over all images."""
-        return Rate(int(self.correct.sum()), len(self.correct))
+        return Rate(int(self.correct.sum()), len(self.correct), self.flags)
 
     def success(self, *, strict: bool = False) -> Rate:
         """Successes over the attacked images, at eps or, ``strict``, at alpha eps."""
         hits = self.at_alpha_eps if strict else self.at_eps
-        return Rate(int(hits.sum()), len(hits))
+        return Rate(int(hits.sum()), len(hits), self.flags)
 
     def outcomes(self, quantity: str, seeds: Sequence[int], dataset: str) -> Outcomes:
         """``accuracy`` over all images, or ``success at eps`` or ``success at alpha eps`` over those attacked."""
@@ -173,10 +177,13 @@ def attack_cell(
             f"none of the {len(dataset)} images is classified correctly at alpha={alpha}, beta={beta}"
         )
 
+    raised = dict.fromkeys(flags.sentences({}, right, len(dataset.classes)))
+
     def successes(attack: FixedRadius, chosen: Tensor) -> Tensor:
-        return ~evaluate(
-            model, attack, transformed(dataset.take(chosen), alpha, beta), batch_size=batch_size
-        ).attacked
+        moved = transformed(dataset.take(chosen), alpha, beta)
+        found = evaluate(model, attack, moved, batch_size=batch_size)
+        raised.update(dict.fromkeys(found.flags))
+        return ~found.attacked
 
     at_eps = successes(attack, attacked)
     at_alpha_eps = at_eps.clone()
@@ -184,7 +191,7 @@ def attack_cell(
         threat = dataclasses.replace(attack.threat, eps=alpha * attack.threat.eps)  # type: ignore[type-var]
         stricter = dataclasses.replace(attack, threat=threat)
         at_alpha_eps[at_eps] = successes(stricter, attacked[at_eps])
-    return Cell(alpha, beta, right, attacked, at_eps, at_alpha_eps)
+    return Cell(alpha, beta, right, attacked, at_eps, at_alpha_eps, tuple(raised))
 
 
 def plane(

@@ -214,7 +214,14 @@ def madry_in_full(eps: float) -> Recipe:
 
     91 epochs of the 55,000 images they train on (BS, section 4.1).
     """
-    attack = PGD(threat=Linf(eps=eps), steps=40, step_size=0.01, keep_best=False, drop_fooled=False)
+    attack = PGD(
+        threat=Linf(eps=eps),
+        steps=40,
+        step_size=0.01,
+        keep_best=False,
+        drop_fooled=False,
+        dtype=torch.float32,
+    )
     return Recipe(
         architecture="madry_mnist",
         objective=Adversarial(attack=attack),

@@ -22,9 +22,10 @@ from robustutils.artifacts import Artifact, kept
 from robustutils.attacks import Attack, Averaged, Loss, cross_entropy, evaluation_mode, gradient_of, logits_of
 from robustutils.bounds import Margins
 from robustutils.data import Dataset
+from robustutils.refereed import Refereed
 from robustutils.speed import device_of
 from robustutils.statistics import Rate
-from robustutils.threats import check
+from robustutils.threats import L2, Linf, check
 
 Model = nn.Module | Artifact
 """A network, or one that will be there when it is needed."""
@@ -213,18 +214,56 @@ def evaluate(
     found = kept(_verdicts, model, attack, dataset, batch_size, seed)
     clean, attacked = found.pop("clean"), found.pop("attacked")
     passes = attack.passes if isinstance(attack, Averaged) else 0
-    return Verdicts(clean, attacked, flags.sentences(found, clean, len(dataset.classes), averaged=passes))
+    raised = flags.sentences(found, clean, len(dataset.classes), averaged=passes)
+    if raised:
+        label = getattr(model, "name", type(model).__name__)
+        artifacts.shelf.flags[f"{label} under {attack} on {dataset.name}"] = raised
+    return Verdicts(clean, attacked, raised)
 
 
 def _verdicts(
     model: nn.Module, attack: Attack, dataset: Dataset, batch_size: int = 500, seed: int = 0
 ) -> dict[str, Tensor]:
-    images = adversarial(model, attack, dataset, batch_size=batch_size, seed=seed)
-    return {
-        "clean": correct(model, dataset.images, dataset.labels),
-        "attacked": correct(model, images, dataset.labels),
-        **flags.observed(model, dataset.images, dataset.labels),
-    }
+    def stands(attack: Attack, dataset: Dataset) -> Tensor:
+        images = adversarial(model, attack, dataset, batch_size=batch_size, seed=seed)
+        return correct(model, images, dataset.labels)
+
+    seen = flags.observed(model, dataset.images, dataset.labels)
+    clean = correct(model, dataset.images, dataset.labels)
+    attacked = stands(attack.ascent if isinstance(attack, Refereed) else attack, dataset)
+    if isinstance(attack, Refereed) and attack.referee and (clean & attacked).any():
+        left = (clean & attacked).nonzero().squeeze(1)
+        seen |= {
+            "left": attacked,
+            "refereed": attacked.index_copy(0, left, stands(attack.referee, dataset.take(left))),
+        }
+        attacked = seen["refereed"]
+    return {"clean": clean, "attacked": attacked, **seen}
+
+
+def robust_accuracy(
+    model: Model,
+    dataset: Dataset,
+    *,
+    eps: float,
+    norm: type[Linf] | type[L2] = Linf,
+    batch_size: int = 500,
+    seed: int = 0,
+) -> Rate:
+    """Robust accuracy under :class:`robustutils.refereed.Refereed`, with its interval and what speaks against it.
+
+    Args:
+        model: takes float32 [N, C, H, W] in [0, 1], returns logits [N, K].
+        dataset: the images to attack.
+        eps: radius of the ball, in pixels for linf.
+        norm: of the ball.
+        batch_size, seed: as for :func:`evaluate`.
+
+    Raises:
+        ValueError: as :func:`evaluate`, or ``eps`` is negative.
+    """
+    attack = Refereed(threat=norm(eps=eps))
+    return evaluate(model, attack, dataset, batch_size=batch_size, seed=seed).robust_accuracy()
 
 
 def losses_under(

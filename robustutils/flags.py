@@ -79,7 +79,8 @@ def sentences(
     """The flags that are raised, in words.
 
     Args:
-        seen: of :func:`observed`; what is missing was not looked at.
+        seen: of :func:`observed`, and of a gradient-free referee ``left`` and ``refereed``, bool [N]: which images are
+            classified correctly after the gradient's attack and after the referee's. What is missing was not looked at.
         clean: which images are classified correctly before the attack, bool [N].
         classes: of the data set.
         averaged: over how many passes of a randomised model each step was taken.
@@ -98,8 +99,10 @@ def sentences(
         raised.append(f"two passes differ on {_share(seen['unsteady'])}: the model is randomised, {how}")
     if "searching" in seen and seen["searching"].any():
         raised.append("the model computes gradients of its own in a pass: it optimises at test time")
+    if "refereed" in seen:
+        raised += beaten(seen["left"] & clean, ~seen["refereed"], "the square attack")
     hits, n = int(clean.sum()), len(clean)
-    if wilson(hits, n)[0] <= 1 / classes:
+    if hits < n and wilson(hits, n)[0] <= 1 / classes:
         raised.append(
             f"the accuracy of {100 * hits / n:.1f}% is not above chance, {100 / classes:.1f}% for {classes} classes"
         )

@@ -225,7 +225,7 @@ def diagnose(
     transferred: Mapping[str, Tensor | Artifact],
     steps: int = 40,
     queries: int = 1000,
-    dtype: torch.dtype = torch.float32,
+    dtype: torch.dtype = torch.bfloat16,
 ) -> Diagnosis:
     """Look for masked gradients: FGSM, R+FGSM, PGD, transferred examples and the square attack on the same images.
 

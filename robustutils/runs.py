@@ -59,6 +59,7 @@ class Run:
             "date": datetime.now(UTC).date().isoformat(),
             "seconds": round(time.perf_counter() - self.started, 1),
             "artifacts": sorted(shelf.used),
+            "flags": {where: list(raised) for where, raised in sorted(shelf.flags.items())},
         }
 
 

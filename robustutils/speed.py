@@ -9,6 +9,7 @@ blocks of 4 x 4 neighbouring pixels, which become 16 output channels, the same s
 """
 
 import ctypes
+import functools
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -47,6 +48,13 @@ def autocast(device: torch.device, dtype: torch.dtype) -> torch.autocast:
     return torch.autocast(device.type, dtype=dtype, enabled=effective(device, dtype) != torch.float32)
 
 
+ONCE_FLOAT32 = {"unnamed": torch.float32}
+"""Metadata of the field of an attack that says in which precision its passes run.
+
+The default is bfloat16, where the device multiplies in it. Names leave float32 out, which was the default once.
+"""
+
+
 @contextmanager
 def exact(x: Tensor) -> Iterator[None]:
     """No gradients, and full precision on ``x``'s device even where the caller runs under autocast."""
@@ -57,6 +65,7 @@ def exact(x: Tensor) -> Iterator[None]:
 _TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # options of mallopt(3)
 
 
+@functools.cache
 def keep_freed_blocks() -> bool:
     """Let the process keep the memory that it frees; returns whether the C library can (glibc on Linux).
 
@@ -68,6 +77,34 @@ def keep_freed_blocks() -> bool:
         return False
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     return mallopt is not None and mallopt(_MMAP_MAX, 0) == 1 and mallopt(_TRIM_THRESHOLD, -1) == 1
+
+
+@contextmanager
+def prepared(model: nn.Module) -> Iterator[None]:
+    """Within it passes of the model cost less: kernels of convolutions lie in channels_last, and freed memory is kept.
+
+    Afterwards the kernels lie as before (a model whose kernels lie so already is not touched); memory goes on being kept,
+    see :func:`keep_freed_blocks`.
+    """
+    keep_freed_blocks()
+    kernels = [
+        (kernel, kernel.data)
+        for kernel in model.parameters()
+        if kernel.ndim == 4 and not kernel.is_inference() and kernel.stride() != _channels_last(kernel)
+    ]
+    for kernel, _ in kernels:
+        kernel.data = kernel.data.clone(memory_format=torch.channels_last)
+    try:
+        yield
+    finally:
+        for kernel, before in kernels:
+            kernel.data = before
+
+
+def _channels_last(kernel: Tensor) -> tuple[int, ...]:
+    """The strides of a kernel [K, C, R, S] in channels_last."""
+    _, channels, rows, columns = kernel.shape
+    return channels * rows * columns, 1, columns * channels, channels
 
 
 BLOCK = {1: 4, 2: 2, 3: 2, 4: 2}

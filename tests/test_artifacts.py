@@ -549,9 +549,22 @@ def test_versions_are_those_of_something_and_above_one():
 
 def test_a_default_that_is_given_moves_no_name(call):
     given = PGD(
-        threat=Linf(eps=0.1), steps=2, step_size=0.05, loss=attacks.cross_entropy, dtype=torch.float32, seed=0
+        threat=Linf(eps=0.1),
+        steps=2,
+        step_size=0.05,
+        loss=attacks.cross_entropy,
+        dtype=torch.bfloat16,
+        seed=0,
     )
     assert call(attack=given, seed=0, batch_size=500).name == call().name
+
+
+def test_names_leave_float32_out_which_was_the_default_once():
+    """Outcomes are published under names from before attacks chose their precision."""
+    described = [
+        describe(PGD(threat=Linf(eps=0.1), dtype=dtype)) for dtype in (torch.float32, torch.bfloat16)
+    ]
+    assert ["dtype" in found for found in described] == [False, True]
 
 
 def test_precision_is_part_of_the_key_and_not_of_the_name(call, monkeypatch):
@@ -608,7 +621,7 @@ def test_a_call_is_kept_under_its_key_and_is_its_value(tiny_data, cache):
 def test_several_tensors_come_back_by_name(tiny_data):
     found = [kept(evaluation._verdicts, network(), FGSM(eps=0.1), tiny_data) for _ in range(2)]
     for verdicts in found:
-        assert verdicts.keys() == {"clean", "attacked"}
+        assert verdicts.keys() == {"clean", "attacked", "blind", "unsteady", "searching"}
     assert torch.equal(found[0]["attacked"], found[1]["attacked"])
 
 

@@ -450,13 +450,15 @@ KEPT = (
 
 
 def defaults() -> dict[str, dict[str, Any]]:
-    """The defaults of everything that a key describes: they are left out of keys."""
+    """What keys leave out of everything that they describe: its defaults, or what was the default once."""
     found = {}
     for module in DESCRIBED:
         for name, kind in vars(module).items():
             if dataclasses.is_dataclass(kind) and getattr(kind, "__module__", "") == module.__name__:
                 fields = [f for f in dataclasses.fields(kind) if f.default is not dataclasses.MISSING]
-                found[name] = {f.name: artifacts.describe(f.default) for f in fields}
+                found[name] = {
+                    f.name: artifacts.describe(f.metadata.get("unnamed", f.default)) for f in fields
+                }
     for function in KEPT:
         given = [p for p in inspect.signature(function).parameters.values() if p.default is not p.empty]
         found[function.__name__] = {p.name: artifacts.describe(p.default) for p in given}

@@ -87,6 +87,32 @@ def test_large_blocks_are_fetched_once():
     assert faults("keep") * 10 < faults("return")
 
 
+def test_kernels_lie_in_channels_last_within_and_as_before_afterwards():
+    model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Conv2d(4, 2, 3))
+    before = [(kernel.data_ptr(), kernel.stride()) for kernel in model.parameters()]
+    outputs = []
+    x = torch.rand(2, 1, 9, 9)
+    with speed.prepared(model):
+        assert model[2].weight.stride() == (36, 1, 12, 4)
+        outputs.append(model(x))
+    assert [(kernel.data_ptr(), kernel.stride()) for kernel in model.parameters()] == before
+    torch.testing.assert_close(outputs[0], model(x))
+
+
+def test_kernels_come_back_after_an_exception():
+    kernel = nn.Conv2d(4, 2, 3)
+    with pytest.raises(RuntimeError, match="stop"), speed.prepared(kernel):
+        raise RuntimeError("stop")
+    assert kernel.weight.is_contiguous()
+
+
+def test_what_lies_in_channels_last_is_not_touched():
+    model = nn.Conv2d(4, 2, 3).to(memory_format=torch.channels_last)
+    place = model.weight.data_ptr()
+    with speed.prepared(model):
+        assert model.weight.data_ptr() == place
+
+
 def input_gradient(model: nn.Module, x: torch.Tensor) -> torch.Tensor:
     leaf = x.clone().requires_grad_(True)
     (gradient,) = torch.autograd.grad(model(leaf).square().sum(), leaf)
