@@ -1,17 +1,18 @@
-"""How fast is this project's PGD beside foolbox, torchattacks and ART?
+"""How fast is this project's PGD beside foolbox, torchattacks, ART and adv-lib, and how far from the bare network?
 
-Every contender attacks the first MNIST test images on the same adversarially trained network with the same
-threads and batch size, several times in alternating order. Medians of the seconds count, and robust accuracy is
-counted by the same fresh float32 pass for all. README.md beside this file says what the figures mean.
+Every contender attacks the first MNIST test images on the same adversarially trained network with one thread and the same
+batch size, several times in alternating order. Medians of the CPU seconds count, and robust accuracy is counted by the
+same fresh float32 pass for all. README.md beside this file says what the figures mean.
 """
 
 import argparse
 import dataclasses
 import importlib.metadata
 import json
-import logging
 import statistics
+import sys
 import time
+import types
 from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
@@ -24,18 +25,19 @@ import torch
 from torch import Tensor, nn
 from torch.multiprocessing import get_context
 
-from robustutils import data, defences, evaluation, memory, networks, precision, provenance, threats
-from robustutils.attacks import PGD, decaying
+from robustutils import carlini, data, evaluation, models, provenance, speed, threats
+from robustutils.attacks import PGD, cross_entropy, decaying
 
-RECIPE = "madry_mnist_fast"
+NETWORK = "madry_mnist"
 EPS, STEPS, STEP_SIZE = 0.3, 40, 0.01
 LAYOUTS = {"nchw": torch.contiguous_format, "channels_last": torch.channels_last}
+FAST_DTYPE = speed.fast_dtype(torch.device("cpu"))
 PRECISION_LIMIT = 0.2
 """Most points of robust accuracy by which bfloat16 may differ from float32 on the whole test set."""
 
-PGD40 = PGD(threat=threats.Linf(eps=EPS), steps=STEPS, step_size=STEP_SIZE, dtype=torch.bfloat16)
+PGD40 = PGD(threat=threats.Linf(eps=EPS), steps=STEPS, step_size=STEP_SIZE)
 # Chosen on 2,000 training images: PGD40 left 95.8% of them standing, this 94.5%, three steps 96.2%.
-FAST = dataclasses.replace(PGD40, steps=5, step_size=0.3, schedule=decaying)
+FAST = dataclasses.replace(PGD40, steps=5, step_size=EPS, schedule=decaying)
 
 Contender = Callable[[nn.Module, Tensor, Tensor, int, int], Tensor]
 """(model, images, labels, batch size, seed) -> adversarial images."""
@@ -46,6 +48,20 @@ def ours(attack: PGD) -> Contender:
         generator = torch.Generator().manual_seed(seed)
         batches = zip(images.split(batch), labels.split(batch), strict=True)
         return torch.cat([attack(model, x, y, generator) for x, y in batches])
+
+    return contender
+
+
+def bare(dtype: torch.dtype) -> Contender:
+    """As many passes and input gradients as an attack takes, and nothing else: the limit of any attack."""
+
+    def contender(model: nn.Module, images: Tensor, labels: Tensor, batch: int, seed: int) -> Tensor:
+        with speed.autocast(images.device, dtype):
+            for x, y in zip(images.split(batch), labels.split(batch), strict=True):
+                for _ in range(STEPS):
+                    leaf = x.detach().requires_grad_(True)
+                    torch.autograd.grad(cross_entropy(model(leaf), y).sum(), leaf)
+        return images
 
     return contender
 
@@ -105,10 +121,29 @@ def art_pgd() -> Contender:
     return contender
 
 
+def adv_lib_pgd() -> Contender:
+    attack = adv_lib().pgd_linf
+
+    def contender(model: nn.Module, images: Tensor, labels: Tensor, batch: int, seed: int) -> Tensor:
+        torch.manual_seed(seed)
+        batches = zip(images.split(batch), labels.split(batch), strict=True)
+        settings = {"steps": STEPS, "random_init": True, "absolute_step_size": STEP_SIZE}
+        return torch.cat([attack(model, x, y, EPS, **settings) for x, y in batches])
+
+    return contender
+
+
+def adv_lib() -> Any:
+    """The attacks of adv-lib; it imports visdom, which its loggers alone use."""
+    sys.modules.setdefault("visdom", types.ModuleType("visdom")).__dict__.setdefault("Visdom", object)
+    return importlib.import_module("adv_lib.attacks")
+
+
 PEERS: dict[str, tuple[str, Callable[[], Contender]]] = {
     "foolbox": ("foolbox", foolbox_pgd),
     "torchattacks": ("torchattacks", torchattacks_pgd),
     "ART": ("adversarial-robustness-toolbox", art_pgd),
+    "adv-lib": ("adv-lib", adv_lib_pgd),
 }
 
 
@@ -126,14 +161,20 @@ def find_peers() -> dict[str, str]:
 
 @dataclass
 class Row:
-    """One contender: a peer by name or an attack of ours; its seconds and robust accuracy in percent, run by run."""
+    """One contender: a peer by name, an attack of ours, or the precision of the bare network; seconds run by run."""
 
     name: str
-    attack: str | PGD
-    layout: str
-    keep_memory: bool
+    attack: str | PGD | torch.dtype
+    layout: str = "nchw"
+    keep_memory: bool = False
     seconds: list[float] = field(default_factory=list)
     robust: list[float] = field(default_factory=list)
+
+    @property
+    def contender(self) -> Contender:
+        if isinstance(self.attack, str):
+            return PEERS[self.attack][1]()
+        return ours(self.attack) if isinstance(self.attack, PGD) else bare(self.attack)
 
     @property
     def steps(self) -> int:
@@ -158,28 +199,22 @@ class Worker:
     def prepare(cls, row: Row, options: argparse.Namespace, images: int) -> None:
         """Load the network and the images, and attack one batch to warm up."""
         if row.keep_memory:
-            memory.keep_freed_blocks()
-        torch.set_num_threads(options.threads)
-        cls.contender = PEERS[row.attack][1]() if isinstance(row.attack, str) else ours(row.attack)
-        cls.model = network(row.layout, options)
+            speed.keep_freed_blocks()
+        torch.set_num_threads(1)
+        cls.contender = row.contender
+        cls.model = models.published(NETWORK).to(memory_format=LAYOUTS[row.layout])
         test = data.load("mnist", "test", root=options.data).first(images)
         cls.images, cls.labels, cls.batch = test.images, test.labels, options.batch
         cls.contender(cls.model, cls.images[: cls.batch], cls.labels[: cls.batch], cls.batch, 0)
 
     @classmethod
     def run(cls, seed: int) -> tuple[float, float]:
-        """Seconds, and robust accuracy in percent."""
-        start = time.perf_counter()
+        """CPU seconds, and robust accuracy in percent."""
+        start = time.process_time()
         x_adv = cls.contender(cls.model, cls.images, cls.labels, cls.batch, seed)
-        seconds = time.perf_counter() - start
+        seconds = time.process_time() - start
         threats.check(PGD40.threat, cls.images, x_adv)
         return seconds, 100 * evaluation.correct(cls.model, x_adv, cls.labels).float().mean().item()
-
-
-def network(layout: str, options: argparse.Namespace) -> nn.Module:
-    """The adversarially trained network in one memory layout; trained on first use."""
-    train = data.load("mnist", "train", root=options.data)
-    return networks.train(defences.recipe(RECIPE), train).to(memory_format=LAYOUTS[layout])
 
 
 def compare(rows: list[Row], options: argparse.Namespace, images: int) -> list[dict]:
@@ -232,44 +267,34 @@ def show(title: str, rows: list[dict]) -> None:
         )
 
 
-def speed(options: argparse.Namespace) -> dict[str, Any]:
+def measure_speed(options: argparse.Namespace) -> dict[str, Any]:
+    """Peers as they come and with our layout and memory; ours in both precisions; and the bare network."""
     peers = find_peers()
-    rows = [Row(name, name, "nchw", keep_memory=False) for name in peers]
-    rows += [
-        Row(name, attack, "channels_last", keep_memory=True)
-        for name, attack in {
-            "ours, 40 steps": PGD40,
-            "ours, 40 steps, all examples to the end": dataclasses.replace(PGD40, drop_fooled=False),
+    rows = [Row(name, name) for name in peers]
+    rows += [Row(f"{name}, channels_last, memory kept", name, "channels_last", True) for name in peers]
+    limit = []
+    for dtype in dict.fromkeys((torch.float32, FAST_DTYPE)):
+        kind = str(dtype).removeprefix("torch.")
+        attacks = {
+            f"ours, {STEPS} steps": PGD40,
+            f"ours, {STEPS} steps, all examples to the end": dataclasses.replace(PGD40, drop_fooled=False),
             f"ours, {FAST.steps} steps": FAST,
-        }.items()
-    ]
-    main_rows = compare(rows, options, options.images)
-
-    rows = [
-        Row(f"{name} {layout}, memory kept", name, layout, keep_memory=True)
-        for name in peers
-        for layout in LAYOUTS
-    ]
-    fast = precision.fast_dtype(torch.device("cpu"))
-    for dtype in dict.fromkeys((torch.float32, fast)):
-        for layout in LAYOUTS:
-            for keep in (False, True):
-                attack = dataclasses.replace(PGD40, dtype=dtype, drop_fooled=False)
-                name = f"ours {str(dtype)[6:]} {layout}{', memory kept' if keep else ''}"
-                rows.append(Row(name, attack, layout, keep))
-    name = f"ours {str(fast)[6:]} channels_last, memory kept, fooled dropped"
-    rows.append(Row(name, PGD40, "channels_last", True))
-    some = max(1, options.images // 10)
-    ablation = compare(rows, options, some)
-
-    faster = speed_ups(main_rows, peers)
-    show(f"{options.images} images, batches of {options.batch}, medians of {options.runs} runs", main_rows)
-    show(f"Ablation: {some} images", ablation)
-    for ours_ in faster:
-        print(
-            f"{ours_['name']}: {ours_['times_faster']} times as fast as {ours_['fastest_peer']}, robust accuracy "
-            f"{ours_['points_above_strongest_peer']:+.2f} points against the strongest peer"
-        )
+        }
+        rows += [
+            Row(f"{name}, {kind}", dataclasses.replace(attack, dtype=dtype))
+            for name, attack in attacks.items()
+        ]
+        to_the_end = dataclasses.replace(PGD40, drop_fooled=False, keep_best=False, dtype=dtype)
+        limit += [
+            Row(f"the bare network, {kind}", dtype, "channels_last", True),
+            Row(f"ours, {STEPS} steps, last iterate, all examples to the end, {kind}", to_the_end),
+        ]
+    measured = compare(rows, options, options.images)
+    some = max(1, options.images // 4)
+    limits = compare(limit, options, some)
+    faster = speed_ups(measured, peers)
+    show(f"{options.images} images, batches of {options.batch}, medians of {options.runs} runs", measured)
+    show(f"The limit: {some} images", limits)
     return {
         "settings": {
             "eps": EPS,
@@ -277,13 +302,46 @@ def speed(options: argparse.Namespace) -> dict[str, Any]:
             "step_size": STEP_SIZE,
             "batch": options.batch,
             "images": options.images,
-            "ablation_images": some,
+            "limit_images": some,
         },
         "peers": peers,
-        "rows": main_rows,
+        "rows": measured,
         "speed_ups": faster,
-        "ablation": ablation,
+        "limit": limits,
     }
+
+
+def measure_carlini(options: argparse.Namespace, *, iterations: int = 100) -> dict[str, Any]:
+    """Carlini and Wagner's linf attack beside adv-lib's: mean distance of the same images, and CPU seconds."""
+    torch.set_num_threads(1)
+    model = models.published(NETWORK)
+    test = data.load("mnist", "test", root=options.data).first(200)
+    right = evaluation.correct(model, test.images, test.labels)
+    some = test.take(right.nonzero().squeeze(1)[:100])
+    x, y = some.images, some.labels
+    theirs = adv_lib().carlini_wagner_linf
+    makers = {
+        "ours, float32": carlini.CarliniLinf(iterations=iterations, dtype=torch.float32),
+        "adv-lib": lambda model, x, y: theirs(model, x, y, max_iterations=iterations),
+    }
+    rows = []
+    for name, make in makers.items():
+        start = time.process_time()
+        x_adv = make(model, x, y).detach()
+        seconds = time.process_time() - start
+        fooled = ~evaluation.correct(model, x_adv, y)
+        distances = (carlini.shortened(model, x, y, x_adv) - x).flatten(1).abs().amax(1)
+        rows.append(
+            {
+                "name": name,
+                "cpu_seconds": round(seconds, 1),
+                "found": int(fooled.sum()),
+                "mean_distance": round(distances[fooled].mean().item(), 4),
+                "median_distance": round(distances[fooled].median().item(), 4),
+            }
+        )
+        print(rows[-1], flush=True)
+    return {"iterations": iterations, "images": len(some), "rows": rows}
 
 
 def check_precision(model: nn.Module, test: data.Dataset, batch: int) -> dict[str, Any]:
@@ -309,33 +367,32 @@ def check_precision(model: nn.Module, test: data.Dataset, batch: int) -> dict[st
 
 
 def report(results: dict[str, Any]) -> str:
-    """The results as a page: tables of seconds and robust accuracy, and the check of the precision."""
+    """The results as a page: seconds and robust accuracy, the limit, the check of the precision, and C&W."""
     parts = ["# Attack speed, as measured"]
     if "speed" in results:
-        speed_, settings = results["speed"], results["speed"]["settings"]
-        machine = speed_["environment"]
+        found, settings = results["speed"], results["speed"]["settings"]
         parts.append(
-            f"{speed_['date']}, {machine['processor']}, {machine['threads']} threads, torch {machine['torch']}; "
-            + ", ".join(f"{name} {version}" for name, version in speed_["peers"].items())
+            f"{_where(found)}; "
+            + ", ".join(f"{name} {version}" for name, version in found["peers"].items())
             + f". PGD, linf {settings['eps']}, batches of {settings['batch']}; medians of "
-            f"{len(speed_['rows'][0]['seconds'])} runs."
+            f"{len(found['rows'][0]['seconds'])} runs."
         )
         for title, rows in (
-            (f"{settings['images']} images", speed_["rows"]),
-            (f"Ablation, {settings['ablation_images']} images", speed_["ablation"]),
+            (f"{settings['images']} images", found["rows"]),
+            (f"The limit, {settings['limit_images']} images", found["limit"]),
         ):
             lines = [
                 f"| {row['name']} | {row['median_seconds']:.2f} | {row['microseconds_per_image_and_step']:.0f} "
                 f"| {row['mean_robust_accuracy']:.2f} |"
                 for row in rows
             ]
-            head = ["| contender | seconds | microseconds per image and step | robust accuracy, % |"]
+            head = ["| contender | CPU seconds | microseconds per image and step | robust accuracy, % |"]
             parts.append("\n".join([f"## {title}\n", *head, "| --- | --- | --- | --- |", *lines]))
         parts.append(
             "\n".join(
                 f"- {row['name']}: {row['times_faster']} times as fast as {row['fastest_peer']}, robust accuracy "
                 f"{row['points_above_strongest_peer']:+.2f} points against the strongest peer"
-                for row in speed_["speed_ups"]
+                for row in found["speed_ups"]
             )
         )
     if "precision" in results:
@@ -346,7 +403,26 @@ def report(results: dict[str, Any]) -> str:
             f"{check['robust_accuracy_bfloat16']:.2f}% in bfloat16; allowed are {check['limit_points']} points: "
             f"{'admitted' if check['admitted'] else 'not admitted'}."
         )
+    if "carlini" in results:
+        found = results["carlini"]
+        lines = [
+            f"| {row['name']} | {row['cpu_seconds']:.1f} | {row['found']} | {row['mean_distance']:.3f} "
+            f"| {row['median_distance']:.3f} |"
+            for row in found["rows"]
+        ]
+        head = "| attack | CPU seconds | images fooled | mean distance | median distance |"
+        text = (
+            f"{_where(found)}; {found['images']} images that are classified correctly, {found['iterations']} iterations for "
+            "each constant, distances after both were drawn towards the image as far as they still fool."
+        )
+        title = "## Carlini and Wagner, linf"
+        parts.append("\n".join([title, "", text, "", head, "| --- | --- | --- | --- | --- |", *lines]))
     return "\n\n".join(parts) + "\n"
+
+
+def _where(found: Mapping[str, Any]) -> str:
+    machine = found["environment"]
+    return f"{found['date']}, {machine['processor']}, one thread, torch {machine['torch']}"
 
 
 def main() -> None:
@@ -357,40 +433,29 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=2000, help="number of test images")
     parser.add_argument("--batch", type=int, default=500, help="batch size of every contender")
     parser.add_argument("--runs", type=int, default=5, help="runs of each contender")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument(
         "--output", type=Path, default=Path(__file__).parent / "results" / "attack_speed.json"
     )
     parser.add_argument(
-        "--precision-check",
-        action="store_true",
-        help="compare bfloat16 with float32 on all 10,000 test images instead of measuring speed",
+        "--part",
+        choices=("speed", "precision", "carlini"),
+        default="speed",
+        help="the speed of PGD; float32 beside bfloat16 on all 10,000 test images; C&W beside adv-lib's",
     )
     options = parser.parse_args()
-    if options.precision_check and precision.fast_dtype(torch.device("cpu")) != torch.bfloat16:
+    if options.part == "precision" and torch.bfloat16 != FAST_DTYPE:
         parser.error(
             "this processor does not multiply in bfloat16: attacks run in float32, nothing to compare"
         )
-    logging.basicConfig(format="%(message)s")
-    logging.getLogger("robustutils").setLevel(logging.INFO)
-    torch.set_num_threads(options.threads)
-
-    memory.keep_freed_blocks()
-    model = network("channels_last", options)
-    if options.precision_check:
+    if options.part == "precision":
         test = data.load("mnist", "test", root=options.data)
-        measured = {"precision": check_precision(model, test, options.batch)}
+        measured = check_precision(models.published(NETWORK), test, options.batch)
     else:
-        measured = {"speed": speed(options)}
-
-    origin = {
-        "environment": provenance.environment(torch.device("cpu")),
-        "date": datetime.now(UTC).date().isoformat(),
-    }
+        measured = {"speed": measure_speed, "carlini": measure_carlini}[options.part](options)
+    measured["environment"] = provenance.environment(torch.device("cpu"))
+    measured["date"] = datetime.now(UTC).date().isoformat()
     known = json.loads(options.output.read_text()) if options.output.exists() else {}
-    for part in measured.values():
-        part.update(origin)
-    results = {**known, **measured}
+    results = {**known, options.part: measured}
     options.output.parent.mkdir(parents=True, exist_ok=True)
     options.output.write_text(json.dumps(results, indent=1) + "\n")
     options.output.with_suffix(".md").write_text(report(results))

@@ -478,6 +478,8 @@ class PGD:
         optimiser: :class:`Steepest` or :class:`Adam`.
         restarts: independent runs; with ``drop_fooled`` each further one sees only examples not yet fooled.
         random_start: start at random, else at x.
+        diversify: steps of ``threat.eps`` along the gradient of a random sum of the logits before each run, so that starts
+            differ in what the model says of them (output diversification, Tashiro et al. 2020).
         keep_best: return the iterate of highest loss, else the last.
         drop_fooled: stop work on an example at the first iterate that fools the model. With the margin loss the
             verdicts are the same, sooner; with cross-entropy, whose best iterate need not fool, a few more fall.
@@ -494,6 +496,7 @@ class PGD:
     optimiser: Optimiser = Steepest()
     restarts: int = 1
     random_start: bool = True
+    diversify: int = 0
     keep_best: bool = True
     drop_fooled: bool = True
     dtype: torch.dtype = field(default=torch.bfloat16, metadata=ONCE_FLOAT32)
@@ -503,6 +506,8 @@ class PGD:
         for name, least in (("steps", 1), ("restarts", 1)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name}={getattr(self, name)}: at least {least} is needed")
+        if self.diversify < 0:
+            raise ValueError(f"diversify={self.diversify}: must not be negative")
         if not self.step_size > 0:
             raise ValueError(f"step_size={self.step_size}: must be positive")
 
@@ -517,6 +522,8 @@ class PGD:
             best = torch.full((len(x),), -torch.inf, device=x.device)
             for _ in range(self.restarts):
                 delta = self.threat.start(x[left], generator if self.random_start else None)
+                if self.diversify:
+                    delta = self._diversified(model, x[left], y[left], delta, generator)
                 found = ascend(
                     model,
                     x[left],
@@ -546,6 +553,28 @@ class PGD:
                 if len(left) == 0:
                     break
             return result
+
+    def _diversified(
+        self, model: nn.Module, x: Tensor, y: Tensor, delta: Tensor, generator: torch.Generator
+    ) -> Tensor:
+        """A start that is moved along the gradient of a sum of the logits, with weights drawn for each image."""
+        with exact(x):
+            weights = (
+                torch.empty(len(x), model(x[:1]).shape[1]).uniform_(-1, 1, generator=generator).to(x.device)
+            )
+        moved = ascend(
+            model,
+            x,
+            y,
+            threat=self.threat,
+            delta=delta,
+            steps=self.diversify,
+            step_size=self.threat.eps,
+            loss=lambda logits, _: (weights * logits.float()).sum(1),
+            keep_best=False,
+            dtype=self.dtype,
+        )
+        return moved - x
 
 
 @dataclass(frozen=True, kw_only=True)
