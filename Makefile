@@ -71,7 +71,7 @@ lab: setup ## JupyterLab with the project's kernel
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[lab]'
 	$(BIN)/jupyter lab chapters
 
-bench: setup ## attack speed against foolbox, torchattacks and ART
+bench: setup ## attack speed against foolbox, torchattacks, ART and adv-lib
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --requirement benchmarks/requirements.txt
 	$(BIN)/python benchmarks/attack_speed.py $(ARGS)
 

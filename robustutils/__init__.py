@@ -31,6 +31,7 @@ GROUPS = {
             "flips",
             "manifolds",
             "blind_spots",
+            "examine",
         ),
         *("spheres", "invariance", "alignment", "l0", "synthesis", "sparse", "generative", "surrogate"),
         *("latent", "attempts", "projection", "curves", "data", "fonts"),

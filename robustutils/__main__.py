@@ -2,12 +2,27 @@
 
 import argparse
 import ast
+import functools
+import json
 import logging
+import re
 import sys
 from pathlib import Path
 from typing import Any
 
-from robustutils import catalogue, data, fonts, pipeline, provenance, results, scoreboard, storage, training
+from robustutils import (
+    catalogue,
+    data,
+    examine,
+    fonts,
+    models,
+    pipeline,
+    provenance,
+    results,
+    scoreboard,
+    storage,
+    training,
+)
 from robustutils.parameters import PROFILES
 
 
@@ -56,6 +71,20 @@ def main(arguments: list[str] | None = None) -> int:
     own.add_argument(
         "--out", metavar="FILE", default=None, help="default: fonts/prototypes.npz in the data root"
     )
+    look = commands.add_parser(
+        "examine",
+        help="a model of your own: accuracy, attack, masking, blind spots, as a page and a JSON file",
+    )
+    look.add_argument("model", metavar="MODEL", help="package.module:function, or a published network's name")
+    look.add_argument(
+        "--weights", metavar="FILE", default=None, help="safetensors file for the function's model"
+    )
+    look.add_argument("--data", required=True, help="a data set's name, a folder of folders, or an .npz file")
+    look.add_argument("--eps", type=float, default=0.3, help="linf radius, default 0.3")
+    look.add_argument("--n", type=int, default=1000, help="images attacked, default 1000")
+    look.add_argument("--seed", type=int, default=0)
+    look.add_argument("--out", metavar="FOLDER", default=".", help="where the page and the JSON file go")
+    look.add_argument("--force", action="store_true", help="write over what is there")
     options = parser.parse_args(arguments)
     try:
         COMMANDS[options.command](options)
@@ -158,7 +187,38 @@ def _fonts(options: argparse.Namespace) -> None:
     print("data.load('fonts') reads it where it is fonts/prototypes.npz below the data root")
 
 
+def _examine(options: argparse.Namespace) -> None:
+    name = re.sub(r"[^\w.-]+", "_", options.model)
+    page, numbers = (Path(options.out) / f"{name}.{kind}" for kind in ("html", "json"))
+    for path in (page, numbers):
+        if path.exists() and not options.force:
+            raise FileExistsError(
+                f"{path} exists and was left as it is; --force writes over it, --out elsewhere"
+            )
+    sys.path.insert(0, "")  # where a module in the current folder is found
+    model = models.find(options.model, options.weights)
+    test = data.test_images(options.data)
+    found = examine.examine(
+        model,
+        test,
+        eps=options.eps,
+        n=options.n,
+        seed=options.seed,
+        label=options.model,
+        report=functools.partial(print, flush=True),
+    )
+    page.parent.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(found.json(), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    storage.write_atomically(numbers, lambda partial: partial.write_text(text, encoding="utf-8"))
+    storage.write_atomically(page, lambda partial: partial.write_text(found.page(), encoding="utf-8"))
+    print(found.answer())
+    for flag in found.flags:
+        print(f"flag: {flag}")
+    print(f"written: {page} and {numbers}")
+
+
 COMMANDS = {
+    "examine": _examine,
     "run": _run,
     "check": _check,
     "train": _train,

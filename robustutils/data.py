@@ -26,9 +26,22 @@ from robustutils._files import (
     require,
     verify,
 )
+from robustutils._own import from_folder, from_npz
 from robustutils._torchvision import datasets
 
-__all__ = ["FETCHABLE", "NAMES", "PUBLIC", "DataError", "Dataset", "fetch", "find_root", "load"]
+__all__ = [
+    "FETCHABLE",
+    "NAMES",
+    "PUBLIC",
+    "DataError",
+    "Dataset",
+    "fetch",
+    "find_root",
+    "from_folder",
+    "from_npz",
+    "load",
+    "test_images",
+]
 
 IMAGENET_LIMIT = 10_000
 """At most this many validation images, evenly spaced over the classes: as many as the paper attacks."""
@@ -233,6 +246,23 @@ _READERS: dict[str, Callable[[str, str, Path], Dataset]] = {
 }
 NAMES = tuple(_READERS)
 """The names that :func:`load` knows."""
+
+
+def test_images(source: str) -> Dataset:
+    """The test images of a known data set, of a folder with a folder for each class, or of an ``.npz`` file.
+
+    Raises:
+        ValueError: it is none of the three.
+        DataError: as :func:`load`, :func:`from_folder` and :func:`from_npz`.
+    """
+    if source in NAMES:
+        return load(source, _SPLITS.get(source, ("test",))[-1])
+    path = Path(source)
+    if path.is_dir():
+        return from_folder(path)
+    if path.suffix == ".npz":
+        return from_npz(path)
+    raise ValueError(f"data={source!r}: give a folder, an .npz file or one of {', '.join(NAMES)}")
 
 
 def some(dataset: Dataset, n: int) -> Dataset:

@@ -613,6 +613,19 @@ def published(name: str, *, device: str | torch.device = "cpu") -> nn.Module:
     return model.to(device).eval()
 
 
+def find(model: str, weights: str | Path | None = None) -> nn.Module:
+    """A published network by its name, or a model of one's own, see :func:`load`, where the name has a colon.
+
+    Raises:
+        ModelError: as :func:`published` and :func:`load`, or there are weights for a published network.
+    """
+    if ":" in model:
+        return load(model, weights)
+    if weights is not None:
+        raise ModelError(f"weights={str(weights)!r}: model={model!r} is a published network and has its own")
+    return published(model)
+
+
 def load(function: str, weights: str | Path | None = None) -> nn.Module:
     """A model of one's own, in evaluation mode: ``package.module:function`` builds it, a safetensors file fills it.
 

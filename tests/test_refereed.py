@@ -27,7 +27,7 @@ class Rounded(nn.Module):
 
 def test_it_finds_no_less_than_a_single_run_of_it(letters):
     net = models.published("small_cnn")
-    few = Refereed(threat=Linf(eps=0.08), restarts=1, queries=1)
+    few = Refereed(threat=Linf(eps=0.08), rounds=1, queries=1)
     robust = {
         name: evaluation.evaluate(net, attack, letters).robust_accuracy().count
         for name, attack in {"one": few.ascent, "all": Refereed(threat=Linf(eps=0.08))}.items()
@@ -37,7 +37,7 @@ def test_it_finds_no_less_than_a_single_run_of_it(letters):
 
 
 def test_the_call_finds_what_its_two_attacks_find(letters):
-    net, attack = models.published("small_cnn"), Refereed(threat=Linf(eps=0.08), restarts=2, queries=20)
+    net, attack = models.published("small_cnn"), Refereed(threat=Linf(eps=0.08), rounds=2, queries=20)
     images = attack(net, letters.images, letters.labels)
     assert float((images - letters.images).abs().max()) <= 0.08 + 1e-6
     stages = attacks.WorstOf(attacks=(attack.ascent, attack.referee))
@@ -46,7 +46,7 @@ def test_the_call_finds_what_its_two_attacks_find(letters):
 
 def test_a_referee_who_does_better_than_the_gradient_is_heard(letters):
     verdicts = evaluation.evaluate(
-        Rounded(models.published("small_cnn")), Refereed(threat=Linf(eps=0.3), restarts=1), letters
+        Rounded(models.published("small_cnn")), Refereed(threat=Linf(eps=0.3), rounds=1), letters
     )
     assert any("the square attack fools" in flag for flag in verdicts.flags), verdicts.flags
     plain = evaluation.evaluate(
@@ -71,7 +71,7 @@ def test_in_l2_there_is_no_referee_and_at_radius_zero_nothing_moves(letters):
     assert evaluation.robust_accuracy(net, letters, eps=0.0).count == clean
 
 
-@pytest.mark.parametrize(("name", "value"), [("steps", 0), ("restarts", 0), ("queries", 0)])
+@pytest.mark.parametrize(("name", "value"), [("steps", 0), ("rounds", 0), ("queries", 0)])
 def test_settings_out_of_range_are_refused_when_it_is_made(name, value):
     with pytest.raises(ValueError, match=f"{name}={value}"):
         Refereed(threat=Linf(eps=0.1), **{name: value})
