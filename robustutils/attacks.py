@@ -413,7 +413,7 @@ class RFGSM:
         generator = generator or torch.Generator().manual_seed(self.seed)
         with evaluation_mode(model):
             x, y = admitted(model, x, y)
-            noise = torch.randn(x.shape, generator=generator).sign().to(x.device)
+            noise = torch.randn(x.shape, generator=generator).sign().to(x.device, non_blocking=True)
             delta = self.threat.project(x, alpha * noise)
             return ascend(
                 model,

@@ -27,6 +27,9 @@ from robustutils.outcomes import Outcomes
 
 log = logging.getLogger(__name__)
 
+MOST_ON_A_GPU = 12
+"""At most so many networks train at once on a GPU: each process has a CUDA context of its own."""
+
 
 class Network(artifacts.Artifact):
     """The network of a recipe on a training set: called, it is there, in evaluation mode on its device.
@@ -114,7 +117,7 @@ class Network(artifacts.Artifact):
         if self.is_there():
             return
         missing = [other for other in self.siblings if not other.is_there()]
-        if len(missing) > 1 and self.device.type == "cpu" and not artifacts.shelf.frozen:
+        if len(missing) > 1 and not artifacts.shelf.frozen:
             train_side_by_side(missing)
         else:
             self._cached()
@@ -238,8 +241,8 @@ def train(
 class Family:
     """Networks by (name, training seed) on one data set: none is trained before one of them is needed.
 
-    What one call of :meth:`train` adds trains together: on the CPU and ``side_by_side`` in as many processes as there are
-    cores. In a run that trains nothing (profile ``check``) a name is in only if all of its measured seeds are there.
+    What one call of :meth:`train` adds trains together where ``side_by_side``, see :func:`train_side_by_side`. In a run
+    that trains nothing (profile ``check``) a name is in only if all of its measured seeds are there.
 
     Args:
         dataset: what they are trained on.
@@ -294,7 +297,7 @@ class Family:
 
 
 def join(networks: Iterable[Network]) -> None:
-    """Let networks train side by side: on the CPU all that are missing, as soon as one of them is needed."""
+    """Let networks train side by side: all that are missing, as soon as one of them is needed."""
     siblings = list(networks)
     for network in siblings:
         network.siblings = siblings
@@ -307,14 +310,18 @@ def train_side_by_side(
     lowest_priority: bool = False,
     done: Callable[[Network], None] = lambda network: None,
 ) -> None:
-    """Train networks on the CPU in ``workers`` processes (default: one for each core), each on one thread.
+    """Train networks in ``workers`` processes, each on one thread.
 
-    ``done`` is called with each when it is there.
+    By default there is a process for each core, on a GPU at most :data:`MOST_ON_A_GPU`: a small network keeps the GPU busy
+    for a part of each step only. ``done`` is called with each when it is there.
     """
     if not networks:
         return
+    cores = os.cpu_count() or 1
+    if any(network.device.type == "cuda" for network in networks):
+        cores = min(cores, MOST_ON_A_GPU)
     with ProcessPoolExecutor(
-        min(workers or os.cpu_count() or 1, len(networks)),
+        min(workers or cores, len(networks)),
         mp_context=get_context("spawn"),
         initializer=_one_thread,
         initargs=(lowest_priority,),
@@ -337,6 +344,7 @@ def _one_thread(lowest_priority: bool) -> None:
     if lowest_priority:
         os.nice(19)
     torch.set_num_threads(1)
+    torch.backends.cudnn.allow_tf32 = False  # as in a run: float32 on a GPU is float32
     speed.keep_freed_blocks()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_leave_with_parent, daemon=True).start()

@@ -56,7 +56,7 @@ class Linf:
         """Uniform in the cube, or zero."""
         if generator is None:
             return torch.zeros_like(x)
-        noise = torch.rand(x.shape, generator=generator).to(x.device)
+        noise = torch.rand(x.shape, generator=generator).to(x.device, non_blocking=True)
         return self.project(x, (2 * noise - 1) * self.eps)
 
     def perturb(self, x: Tensor, delta: Tensor) -> Tensor:
@@ -93,7 +93,7 @@ class L2:
         noise = torch.randn(x.shape, generator=generator)
         radius = torch.rand(len(x), generator=generator) ** (1 / x[0].numel())
         delta = self.direction(noise) * radius.view(-1, 1, 1, 1) * self.eps
-        return self.project(x, delta.to(x.device))
+        return self.project(x, delta.to(x.device, non_blocking=True))
 
     def perturb(self, x: Tensor, delta: Tensor) -> Tensor:
         """X + delta."""
