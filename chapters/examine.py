@@ -108,5 +108,5 @@ found.blind_spots()
 # %% [markdown]
 # ## What it looks like
 
-# %% mystnb={"figure": {"name": "examine-gallery", "caption": "The first images, and the same under the default attack; below each what the model says."}, "image": {"alt": "Two rows of images, clean above and attacked below, each with the class that the model names."}}
+# %% mystnb={"figure": {"name": "examine-gallery", "caption": "The first images, and the same after two runs of margin ascent; below each what the model says."}, "image": {"alt": "Two rows of images, clean above and attacked below, each with the class that the model names."}}
 found.gallery()

@@ -76,7 +76,7 @@ def test_the_page_needs_no_other_file_and_escapes_names(found):
     assert "<b>" not in page
     assert page.count("data:image/png;base64,") == page.count("alt=") == 2
     assert "http" not in page
-    assert "No flag was raised." in page
+    assert 'class="flags"' not in page
     assert found[0].answer().endswith("no flag was raised.")
 
 
