@@ -68,9 +68,7 @@ found = examine(
 # ## The answer
 
 # %%
-print(found.answer())
-for flag in found.flags:
-    print("flag:", flag)
+found
 
 # %% [markdown]
 # ## Rates
@@ -83,9 +81,6 @@ for flag in found.flags:
 
 # %%
 found.rates()
-
-# %%
-print(found.diagnosis.sentence())
 
 # %% [markdown]
 # ## Over the radius

@@ -212,7 +212,7 @@ def evaluate(
         ValueError: the model has fewer classes than the data set, or returns no finite logits.
     """
     found = kept(_verdicts, model, attack, dataset, batch_size, seed)
-    clean, attacked = found.pop("clean"), found.pop("attacked")
+    clean, attacked = found["clean"], found["attacked"]
     passes = attack.passes if isinstance(attack, Averaged) else 0
     raised = flags.sentences(found, clean, len(dataset.classes), averaged=passes)
     if raised:

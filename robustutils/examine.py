@@ -69,6 +69,13 @@ class Examination:
             f"{self.robust.percent:.1f}% [{low:.1f}, {high:.1f}] under attack in linf at eps {self.about['eps']:g}; {trust}."
         )
 
+    def _repr_html_(self) -> str:
+        """The answer, the flags and the verdict on the gradients: what Jupyter shows."""
+        flags = "".join(f"<li>{escape(flag)}</li>" for flag in self.flags)
+        raised = f'<ul class="flags">{flags}</ul>' if flags else ""
+        verdict = self.diagnosis.sentence()
+        return f'<p class="answer">{escape(self.answer())}</p>{raised}<p>Gradients: {escape(verdict)}.</p>'
+
     def rates(self) -> tables.Table:
         """Accuracy, robust accuracy and what the attacks of the diagnosis find."""
         seen = self.diagnosis
@@ -154,9 +161,6 @@ class Examination:
     def page(self) -> str:
         """One page of HTML that needs no other file."""
         title = escape(str(self.about["model"]))
-        flags = "".join(f"<li>{escape(flag)}</li>" for flag in self.flags)
-        raised = f'<ul class="flags">{flags}</ul>' if flags else ""
-        verdict = self.diagnosis.sentence()
         facts = {
             "data": f"{self.about['data']} ({self.about['split']}), the first {self.clean.n} images",
             "threat": f"linf, eps {self.about['eps']:g}, pixels in [0, 1]; the adversary knows the model",
@@ -178,11 +182,9 @@ class Examination:
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{title}, examined</title><style>{STYLE}</style></head><body>
 <h1>{title}, examined</h1>
-<p class="answer">{escape(self.answer())}</p>
-{raised}
+{self._repr_html_()}
 <dl>{listed}</dl>
 <h2>Rates</h2>{self.rates()._repr_html_()}
-<h2>Can the gradients be trusted?</h2><p>{escape(verdict[0].upper() + verdict[1:])}.</p>
 <h2>Over the radius</h2>{curve}
 <h2>Blind spots</h2>
 <p>Each pixel x becomes scale (x - 1/2) + 1/2 + shift. Success is over the images that are still classified correctly.</p>

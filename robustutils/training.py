@@ -123,7 +123,8 @@ def fit(
     if speed.effective(device, dtype) != dtype:
         log.info("training in float32: bfloat16 is slower on this %s", device.type)
     images, labels = dataset.images.to(device), dataset.labels.to(device)
-    check_pixels(images)
+    if isinstance(images, Tensor):  # else they are drawn when they are asked for
+        check_pixels(images)
     optimiser = torch.optim.Adam(
         model.parameters(), lr=learning_rate, betas=betas, weight_decay=weight_decay, fused=True
     )

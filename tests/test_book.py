@@ -133,6 +133,19 @@ def test_a_chapter_is_at_most_a_thousand_lines_and_less_than_a_third_of_its_code
 
 
 @each_chapter
+def test_no_import_overwrites_a_parameter(chapter):
+    """The parameters stand above the imports, so that an import of the same name would take their place."""
+    imported = {
+        alias.asname or alias.name.split(".")[0]
+        for cell in code_cells(text_of(chapter))
+        for node in ast.walk(ast.parse(cell.source))
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for alias in node.names
+    }
+    assert imported & {"profile", "device", *declared(chapter)} == set()
+
+
+@each_chapter
 def test_no_chapter_prints(chapter):
     calls = [
         ast.unparse(node.func)
@@ -166,11 +179,17 @@ def test_a_chapter_ends_with_what_was_learned(chapter):
 
 
 def draws(cell: nbformat.NotebookNode, own: set[str]) -> bool:
-    """Whether the value of a cell is a plot: one of the house, of the study, or of a function of the chapter itself."""
+    """Whether the value of a cell is a plot: of the house, study or an examination, or of a function of the chapter."""
     last = ast.parse(cell.source).body[-1]
     if not isinstance(last, ast.Expr) or not isinstance(last.value, ast.Call):
         return False
-    plots = {"study.dots", *(f"figures.{name}" for name in DRAWING), *own}
+    plots = {
+        "study.dots",
+        "found.radius_curve",
+        "found.gallery",
+        *(f"figures.{name}" for name in DRAWING),
+        *own,
+    }
     return ast.unparse(last.value.func) in plots
 
 
@@ -644,10 +663,18 @@ def test_a_rendered_chapter_says_which_run_it_shows_and_quotes_the_results(html,
 
 def test_the_readme_states_the_speed_that_was_measured():
     measured = json.loads((ROOT / "benchmarks" / "results" / "attack_speed.json").read_text())["speed"]
-    factors = [row["times_faster"] for row in measured["speed_ups"] if "to the end" not in row["name"]]
+    factors = {
+        row["name"]: row["times_faster"] for row in measured["speed_ups"] if "to the end" not in row["name"]
+    }
     text = " ".join((ROOT / "README.md").read_text().split())
-    stated = re.search(r"PGD runs ([\d.]+) times as fast per step .* is ([\d.]+) times as fast to a", text)
-    assert [float(number) for number in stated.groups()] == factors
+    number = r"([\d.]+)"
+    stated = re.search(
+        rf"PGD runs {number} times as fast per step .* \({number} times in bfloat16.*"
+        rf" {number} and {number} times as fast to a",
+        text,
+    )
+    per_step, to_equal = ([row for row in factors if part in row] for part in ("40 steps", "5 steps"))
+    assert [float(found) for found in stated.groups()] == [factors[name] for name in (*per_step, *to_equal)]
     assert all(
         row["points_above_strongest_peer"] <= 0 for row in measured["speed_ups"] if "5 steps" in row["name"]
     )

@@ -179,6 +179,7 @@ def test_every_command_of_the_parser_is_in_the_table(capsys):
         "references",
         "data",
         "fonts",
+        "examine",
     ]
     assert "{" + ",".join(names) + "}" in listed
     assert set(cli.COMMANDS) == set(names)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from robustutils import threats
+from robustutils import speed, threats
 from robustutils.attacks import FGSM, IFGSM, PGD, Attack, StepLL
 from robustutils.data import Dataset
 from robustutils.square import Square
@@ -51,6 +51,12 @@ def by_art(attack: type, targeted: bool = False, **settings: object) -> Oracle:
         return torch.from_numpy(made.generate(x.numpy(), y.numpy()))
 
     return run
+
+
+@pytest.fixture(autouse=True)
+def as_exact_as_the_peers(monkeypatch):
+    """They compute in float32."""
+    monkeypatch.setattr(speed, "fast_dtype", lambda device: torch.float32)
 
 
 def pgd(threat: threats.ThreatSet, *, step: float, random_start: bool) -> PGD:
