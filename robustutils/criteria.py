@@ -35,9 +35,9 @@ sequence of values the last minus the first. Every number is in the unit of its 
        (the order of four is too often right by chance: 1/24)
      - the correlation is at least ``least``
    * - ``equivalent``
-     - ``margin``, [``target`` = 0]
+     - ``margin``, [``target`` = 0, ``points``]
      - the interval of the effect lies wholly within ``margin`` of ``target``
-     - the same
+     - the same; with ``points``: abs(measured - paper) is at most ``points``
    * - ``exact``
      - ``tolerance``
      - abs(measured - paper) is at most ``tolerance``, for every value of a sequence
@@ -228,13 +228,21 @@ class Equivalent(Criterion):
     kind: ClassVar[str] = "equivalent"
     margin: float
     target: float = 0.0
+    points: float | None = None
 
     def judge(self, paper: Value | None, observed: Observed) -> Judgement:
         inside = all(abs(end - self.target) < self.margin for end in self._interval(observed))
-        return Judgement(inside, inside)
+        if self.points is None:
+            return Judgement(inside, inside)
+        if not isinstance(observed.value, float) or not isinstance(paper, float):
+            raise ValueError(
+                f"criterion 'equivalent' with points compares two numbers, got {observed.value!r} and {paper!r}"
+            )
+        return Judgement(inside, abs(observed.value - paper) <= self.points)
 
     def __str__(self) -> str:
-        return f"95% interval of the effect inside {self.target:g} +- {self.margin:g}"
+        size = "" if self.points is None else f", within {self.points:g} of the paper's number"
+        return f"95% interval of the effect inside {self.target:g} +- {self.margin:g}{size}"
 
 
 @dataclass(frozen=True)
