@@ -39,24 +39,23 @@ class Attack(Protocol):
 
 
 SATURATED = 50.0
-"""By how much a label leads before :func:`cross_entropy` takes its gradient at smaller logits."""
+"""By how much a label leads before :func:`cross_entropy` takes the gradient of the lead alone."""
 
 
 def cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
     """L(h(x), y) for each example: [N].
 
-    Where the label leads by more than :data:`SATURATED`, the gradient has the direction of that at logits scaled down to
-    this lead. The true one is exactly zero in float32 from a lead of about 104 on: the scale of the logits, which changes
-    no answer, would be a defence.
+    It is softplus(m) with m = log sum_{j != y} exp z_j - z_y. Below -:data:`SATURATED` the gradient is that of
+    m, which has the same direction. The true one is exactly zero in float32 from a lead of about 104 on: the scale of the
+    logits, which changes no answer, would be a defence. In training (:func:`trusted`) it is the true one.
     """
     logits = logits.float()
     value = F.cross_entropy(logits, y, reduction="none")
-    if not logits.requires_grad:
+    if not logits.requires_grad or _trusted.get():
         return value
-    lead = -margin(logits.detach(), y)
-    scaled = F.cross_entropy(logits * (SATURATED / lead.clamp_min(SATURATED))[:, None], y, reduction="none")
-    steep = torch.where(lead > SATURATED, math.exp(SATURATED), 1.0)  # so that no optimiser takes it for zero
-    return value.detach() + steep * (scaled - scaled.detach())
+    true = logits.gather(1, y[:, None]).squeeze(1)
+    behind = logits.scatter(1, y[:, None], -torch.inf).logsumexp(1) - true
+    return torch.where(behind < -SATURATED, value.detach() + behind - behind.detach(), value)
 
 
 def margin(logits: Tensor, y: Tensor) -> Tensor:

@@ -1,5 +1,6 @@
 """Models that would fool an evaluation: each is attacked as it should be, refused in one sentence, or flagged."""
 
+import contextlib
 import math
 
 import pytest
@@ -73,6 +74,16 @@ def test_the_gradient_of_the_cross_entropy_is_the_true_one_where_it_does_not_sat
     (gradient,) = torch.autograd.grad(losses.sum(), logits)
     torch.testing.assert_close(gradient, logits.detach().softmax(1) - nn.functional.one_hot(y, 3))
     assert torch.equal(losses, nn.functional.cross_entropy(logits, y, reduction="none"))
+
+
+def test_training_gets_the_true_gradient():
+    logits = torch.tensor([[300.0, 0.0]], requires_grad=True)
+    gradients = []
+    for context in (contextlib.nullcontext(), attacks.trusted()):
+        with context:
+            loss = attacks.cross_entropy(logits, torch.tensor([0])).sum()
+        gradients.append(torch.autograd.grad(loss, logits)[0].tolist())
+    assert gradients == [[[-1.0, 1.0]], [[0.0, 0.0]]]
 
 
 # ---- what is no answer ----
