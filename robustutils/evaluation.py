@@ -210,7 +210,7 @@ def evaluate(
     Raises:
         ValueError: the model has fewer classes than the data set, or returns no finite logits.
     """
-    found = kept(_verdicts, model, attack, dataset, batch_size, seed)
+    found = dict(kept(_verdicts, model, attack, dataset, batch_size, seed))  # what is kept stays whole
     clean, attacked = found.pop("clean"), found.pop("attacked")
     passes = attack.passes if isinstance(attack, Averaged) else 0
     return Verdicts(clean, attacked, flags.sentences(found, clean, len(dataset.classes), averaged=passes))
