@@ -186,7 +186,8 @@ def scoreboard_markdown(
 ) -> str:
     """Body of the scoreboard page: a picture of all rows, and per paper every claim with its rows folded.
 
-    What disagrees stands first, what was not run last. `page` is where the page of a chapter is, as seen from the scoreboard.
+    What disagrees stands first, what was not run last. `page` is where the page of a chapter is, as seen from the
+    scoreboard.
     """
     editions, runs = ({run["chapter"]: run for run in group} for group in (published, this_run or ()))
     parts = [mosaic(published)] if published else []
