@@ -98,8 +98,9 @@ class Study:
         measurement.check()
         judgement = row.criterion.judge(row.paper, measurement.observed())
         fidelity, why = self.fidelity(row, measurement.n, len(measurement.seeds))
-        how = {"fidelity": fidelity, "profile": self.run.profile, "check": row.check}
-        reached = verdict(judgement.direction, judgement.size, **how)
+        reached = verdict(
+            judgement.direction, judgement.size, fidelity=fidelity, profile=self.run.profile, check=row.check
+        )
         note = "; ".join(filter(None, (measurement.note, why)))
         self._measured[row.id, row.row] = measurement
         return results.measured(row, measurement, judgement, reached, fidelity, note)

@@ -165,7 +165,7 @@ def test_the_mean_of_the_ratios_is_the_other_reading():
     found = Ratios(single, strong, [0])
     assert found.each.tolist() == [[25.0, 100.0, 100.0]]
     assert found.mean == pytest.approx(75.0)
-    assert found.measured().value == pytest.approx(100 * 4 / 7)
+    assert found.per_seed.tolist() == pytest.approx([100 * 4 / 7])
 
 
 def test_two_ratios_are_compared_on_the_same_resamples_and_common_seeds():
