@@ -423,13 +423,13 @@ study.dots(["EAT-T6"], lines=lines, series={"FGSM": {"quantity": "ratio"}}, xlab
 
 # %% tags=["hide-input"]
 rows, apart = [], []
-for name, at in lines.items():
+for name, at in lines.items() if run.profile != "check" else ():
     several = [ratio(**at, restarts=restarts) for restarts in (run.ratio_restarts, 1)]
     read = [number for found in several for number in (found.measured().value, found.mean)]
     paper = study.paper("EAT-T6", f"{name} | ratio")
     rows.append((name, paper, *read))
     apart.append([abs(number - paper) for number in read])
-rows.append(("mean distance to the paper", "", *np.mean(apart, axis=0).tolist()))
+rows += [("mean distance to the paper", "", *np.mean(apart, axis=0).tolist())] if rows else []
 header = "ratio (%) of, paper, ratio of means, mean of ratios"
 plain(f"{header}, ratio of means from one start, mean of ratios from one start", rows)
 
