@@ -921,7 +921,7 @@ plain("R+FGSM error (%) of, paper, alpha = eps/2, alpha = eps/6", rows)
 # | seeds | three trainings of every model, of the adversarially trained A and B one, and one for input dropout, directions, rounding, R+FGSM training and the ensemble of holdouts; means are reported | the paper reports one number and does not say of how many runs; A and B need hours on two cores. With one seed the interval over images decides alone, and a new training moves a number about six times as far (median of 88 rows of the second edition) | fewer seeds |
 # | statements on ImageNet | cosine, norm, gain in ratio, weaker and random transfer, remaining weakness, directions (A and C, 500 images): measured on MNIST | ImageNet cannot be had here | substitution |
 # | B and B\* | strides 2, 2, 1 | the table does not give them, the authors' code does | exact |
-# | static sources | A, C and D for A, C and D; B, C and D for B; another seed than the model and its attackers | the text names both sets and not which model has which | exact |
+# | static sources | A, C and D for A, C and D; B, C and D for B; another seed than the model and its attackers | the text names both sets and not which model has which | code variant |
 # | PGD-CW | 40 steps of $\epsilon/30$ from a random start on the margin up to 50 | the number of steps is not stated; as Madry et al. | code variant |
 # | ensemble of holdouts | the mean of their softmax outputs is attacked, on the first seed | the paper does not say how they are combined | reduced |
 # | R+FGSM-trained model | adversarial images only, no clean ones; epochs as printed | the paper refers to Madry et al.; 100 epochs are hours on two cores | reduced below 100 epochs |
