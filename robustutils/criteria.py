@@ -62,7 +62,7 @@ FIDELITIES = ("exact", "code_variant", "fewer", "reduced", "substitution")
 """From the paper's protocol away: ``fewer`` seeds or images, a ``reduced`` training or attack, something else instead."""
 STRONG = FIDELITIES[:2]
 VERDICTS = (
-    "disagrees", "undetermined", "direction", "agrees", "reproduced", "check", "not_run", "not_evidence",
+    "disagrees", "undetermined", "direction", "agrees", "reproduced", "not_scored", "not_run", "not_evidence",
 )  # fmt: skip
 """In the order in which they are shown: what speaks against the paper first."""
 SIDES = {"above": 1.0, "below": -1.0, "increasing": 1.0, "decreasing": -1.0}
@@ -328,8 +328,8 @@ def verdict(direction: bool | None, size: bool, *, fidelity: str, profile: str, 
 
     `disagrees`: the direction is refuted. `undetermined`: the interval decides nothing. `direction`: it holds and the size
     does not. `agrees`: both hold, in a run of less fidelity than code_variant. `reproduced`: both hold at fidelity exact
-    or code_variant. `check`: a row that counts neither for nor against the paper. `not_evidence`: whatever the profiles
-    `quick` and `check` measured.
+    or code_variant. `not_scored`: a check, which counts neither for nor against the paper. `not_evidence`: whatever the
+    profiles `quick` and `check` measured.
 
     Raises: ValueError for an unknown fidelity.
     """
@@ -338,7 +338,7 @@ def verdict(direction: bool | None, size: bool, *, fidelity: str, profile: str, 
     if profile in NO_EVIDENCE:
         return "not_evidence"
     if check:
-        return "check"
+        return "not_scored"
     if direction is None:
         return "undetermined"
     if not direction:

@@ -156,7 +156,7 @@ def renewed(html: str, claims: Claims, published: Results | None, this_run: Resu
 
 def _counts_table(label: str, runs: Iterable[tuple[str, Results]]) -> Table:
     counted = [(name, verdict_counts(run)) for name, run in runs]
-    rare = ("undetermined", "check", "not_evidence")
+    rare = ("undetermined", "not_scored", "not_evidence")
     kept = [name for name in VERDICTS if name not in rare or any(c[name] for _, c in counted)]
     rows = [(name, *(str(counts[verdict]) for verdict in kept)) for name, counts in counted]
     return plain((label, *(LABELS[name] for name in kept)), rows)
@@ -270,7 +270,7 @@ def glue_values(results: Results) -> dict[str, str]:
         "profile": results["profile"],
         "glance": ", ".join(_spoken(counts).values()),
         "glance-total": str(len(results["claims"])),
-        "glance-measured": str(len(results["claims"]) - counts["not_run"] - counts["check"]),
+        "glance-measured": str(len(results["claims"]) - counts["not_run"] - counts["not_scored"]),
     }
     values |= {f"glance-{name}": str(count) for name, count in counts.items()}
     for name in by_id(results):

@@ -15,7 +15,7 @@ LABELS = {
     "direction": "direction only",
     "agrees": "agrees, reduced or stand-in",
     "reproduced": "reproduced",
-    "check": "check, not scored",
+    "not_scored": "check, not scored",
     "not_run": "not run",
     "not_evidence": "not evidence",
 }
@@ -154,7 +154,7 @@ def interval_text(row: Mapping[str, Any]) -> str:
 def verdict_text(row: Mapping[str, Any]) -> str:
     """The verdict of a row with its fidelity: ``agrees, reduced``."""
     verdict, fidelity = row["verdict"], FIDELITY.get(row["fidelity"] or "", "")
-    if verdict == "check":
+    if verdict == "not_scored":
         return f"check {'holds' if row['direction_holds'] and row['size_holds'] else 'does not hold'}"
     if verdict not in ("not_run", "not_evidence") and fidelity:
         return f"{LABELS[verdict].partition(',')[0]}, {fidelity}"
@@ -237,7 +237,7 @@ def claims_table(
         if chosen and len(ids) > 1:
             rows.append((shown["titles"][name],))
             marks.append("")
-        checks = [row for row in chosen if row["verdict"] == "check"]
+        checks = [row for row in chosen if row["verdict"] == "not_scored"]
         for row in [*(row for row in chosen if row not in checks), *checks]:
             if row in checks[:1]:
                 rows.append(("Checks, not scored",))

@@ -159,7 +159,7 @@ def test_agreement_and_fidelity_make_the_verdict(direction, size, fidelity, expe
 
 @pytest.mark.parametrize("direction", [True, False, None])
 def test_a_check_is_not_scored(direction):
-    assert verdict(direction, True, fidelity="exact", profile="standard", check=True) == "check"
+    assert verdict(direction, True, fidelity="exact", profile="standard", check=True) == "not_scored"
     assert verdict(direction, True, fidelity="exact", profile="quick", check=True) == "not_evidence"
 
 

@@ -153,7 +153,7 @@ def test_one_seed_is_said_to_be_decided_by_the_test_points(tmp_path):
 
 def test_checks_stand_below_a_line_of_their_own_and_are_not_counted_as_claims(tmp_path):
     results = _results(tmp_path)
-    results["claims"][1] |= {"verdict": "check", "size_holds": False}
+    results["claims"][1] |= {"verdict": "not_scored", "size_holds": False}
     table = claims_table(results, None, ["EAT-T7"], unmeasured=True)
     assert [len(row) for row in table.rows] == [5, 5, 5, 1, 5]
     assert str(table.rows[3][0]) == "Checks, not scored"
@@ -233,7 +233,7 @@ def test_a_plain_table_takes_a_header_with_commas_and_rounds():
 
 def test_verdicts_are_counted(tmp_path):
     results = _results(tmp_path)
-    everything = dict.fromkeys(("undetermined", "direction", "agrees", "check", "not_evidence"), 0)
+    everything = dict.fromkeys(("undetermined", "direction", "agrees", "not_scored", "not_evidence"), 0)
     everything = {"reproduced": 2, "disagrees": 1, "not_run": 3} | everything
     assert verdict_counts(results) == everything
     assert sum(everything.values()) == len(results["claims"])
