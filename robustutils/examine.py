@@ -19,7 +19,6 @@ from robustutils.attacks import PGD, decaying, margin
 from robustutils.blind_spots import Cell, FixedRadius, attack_cell
 from robustutils.data import Dataset
 from robustutils.evaluation import Model, adversarial, correct, evaluate, predicted, robust_accuracy
-from robustutils.models import count_parameters
 from robustutils.refereed import Refereed
 from robustutils.speed import device_of
 from robustutils.statistics import Rate
@@ -61,12 +60,11 @@ class Examination:
 
     def answer(self) -> str:
         """The answer in a sentence."""
-        low, high = self.robust.interval
         raised = f"{len(self.flags)} flags were raised" if len(self.flags) > 1 else "one flag was raised"
         trust = f"{raised}: do not trust this number" if self.flags else "no flag was raised"
         return (
             f"Of {self.clean.n} images the model classifies {self.clean.percent:.1f}% correctly, and "
-            f"{self.robust.percent:.1f}% [{low:.1f}, {high:.1f}] under attack in linf at eps {self.about['eps']:g}; {trust}."
+            f"{self.robust.text} under attack in linf at eps {self.about['eps']:g}; {trust}."
         )
 
     def _repr_html_(self) -> str:
@@ -80,8 +78,8 @@ class Examination:
         """Accuracy, robust accuracy and what the attacks of the diagnosis find."""
         seen = self.diagnosis
         rows = [
-            ("accuracy", _text(self.clean), self.clean.n),
-            ("robust accuracy, default attack", _text(self.robust), self.robust.n),
+            ("accuracy", self.clean.text, self.clean.n),
+            ("robust accuracy, default attack", self.robust.text, self.robust.n),
         ]
         tried = {
             "FGSM": seen.single_step,
@@ -90,7 +88,7 @@ class Examination:
             "square, without gradients": seen.gradient_free,
         }
         rows += [
-            (f"robust accuracy, {name}", _text(found.robust_accuracy()), len(found.clean))
+            (f"robust accuracy, {name}", found.robust_accuracy().text, len(found.clean))
             for name, found in tried.items()
         ]
         return tables.plain("rate, %  [95% interval], images", rows)
@@ -101,8 +99,8 @@ class Examination:
             (
                 f"{cell.alpha:g}",
                 f"{cell.beta:g}",
-                _text(cell.accuracy()),
-                _text(cell.success()),
+                cell.accuracy().text,
+                cell.success().text,
                 len(cell.attacked),
             )
             for cell in self.cells
@@ -241,7 +239,6 @@ def examine(
     about = {
         "model": label or type(net).__name__,
         "parameters": sum(part.numel() for part in net.parameters()),
-        "trainable": count_parameters(net),
         "data": dataset.name,
         "split": dataset.split,
         "classes": len(dataset.classes),
@@ -361,11 +358,6 @@ def _pictures(model: Model, shown: Dataset, threat: Linf, seed: int) -> dict[str
         part: (value_of(images), [names[answer] for answer in kept(predicted, model, images).tolist()])
         for part, images in {"clean": shown.images, "attacked": attacked}.items()
     }
-
-
-def _text(rate: Rate) -> str:
-    low, high = rate.interval
-    return f"{rate.percent:.1f}% [{low:.1f}, {high:.1f}]"
 
 
 def _numbers(rate: Rate) -> dict[str, Any]:

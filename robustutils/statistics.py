@@ -125,10 +125,14 @@ class Rate:
         low, high = wilson(self.count, self.n)
         return 100 * low, 100 * high
 
-    def __str__(self) -> str:
+    @property
+    def text(self) -> str:
+        """The rate with its interval and without its flags, where those are said apart."""
         low, high = self.interval
-        shown = f"{self.percent:.1f}% [{low:.1f}, {high:.1f}]"
-        return f"{shown} (flagged: {'; '.join(self.flags)})" if self.flags else shown
+        return f"{self.percent:.1f}% [{low:.1f}, {high:.1f}]"
+
+    def __str__(self) -> str:
+        return f"{self.text} (flagged: {'; '.join(self.flags)})" if self.flags else self.text
 
 
 @dataclass(frozen=True)
