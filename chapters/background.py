@@ -271,8 +271,9 @@
 # It answers two questions and keeps them apart. Does ours *agree* with the paper's: does the 95% interval exclude "no
 # effect", and is the *size* in the band fixed beforehand? And how *faithful* was the run? *Reproduced* is agreement in a run
 # as the paper or its code describes it; agreement in a run that was cut short is called what it is, *agrees, reduced*. An
-# effect in the paper's direction and of another size is *direction only*. An interval that includes "no effect" *disagrees*,
-# even if the point estimate looks right: the run has not shown it. All of them stand in {ref}`what-a-verdict-is`.
+# effect in the paper's direction and of another size is *direction only*. An interval that includes "no effect" leaves the
+# row *undetermined*, even if the point estimate looks right: the run has not shown it. One that lies wholly on the other
+# side *disagrees*. All of them stand in {ref}`what-a-verdict-is`.
 #
 # A verdict says that a number came out again under the stated conditions. It does not say that the paper's explanation is
 # right, that the defence would survive a stronger attack, or that it matters outside the data set. And with many claims, a

@@ -1,4 +1,4 @@
-"""Blind spots: test images scaled and shifted by a little, and the attack that succeeds there (BS, sections 3.3 and 4.3).
+"""Blind spots: test images scaled and shifted by a little, and the attack that succeeds there (BS, sections 3.3, 4.4, 6.4).
 
 The paper's transformation acts on pixels in [-0.5, 0.5]; images here lie in [0, 1], so that x' - 1/2 is
 alpha (x - 1/2) + beta. Success has two thresholds: eps, and the stricter alpha eps, which scales with the contrast.
@@ -13,13 +13,14 @@ import torch
 from torch import Tensor, nn
 
 from robustutils import flags
-from robustutils.artifacts import kept
-from robustutils.attacks import admitted, ascend, evaluation_mode, margin
+from robustutils.artifacts import kept, later
+from robustutils.attacks import PGD, admitted, ascend, evaluation_mode, margin
 from robustutils.carlini import CarliniL2, CarliniLinf, Nearest, nearest
 from robustutils.data import Dataset
-from robustutils.evaluation import Model, Rate, correct, evaluate
+from robustutils.evaluation import Model, Rate, Verdicts, adversarial, correct, evaluate
 from robustutils.outcomes import Outcomes
 from robustutils.speed import ONCE_FLOAT32
+from robustutils.square import Square
 from robustutils.threats import ThreatSet
 
 
@@ -192,6 +193,31 @@ def attack_cell(
         stricter = dataclasses.replace(attack, threat=threat)
         at_alpha_eps[at_eps] = successes(stricter, attacked[at_eps])
     return Cell(alpha, beta, right, attacked, at_eps, at_alpha_eps, tuple(raised))
+
+
+def knowing_less(model: Model, twin: Model, attack: FixedRadius, dataset: Dataset) -> dict[str, Verdicts]:
+    """Attacks that should find no more than an attack at a fixed radius does, by name.
+
+    They are the attack with twice the steps, one without gradients, and PGD on an undefended ``twin``, the whole way and
+    not to the first success on it, carried over.
+    """
+    threat, steps = attack.threat, attack.steps
+    carried = PGD(
+        threat=threat,
+        steps=steps,
+        step_size=threat.eps / 10,
+        loss=margin,
+        drop_fooled=False,
+        dtype=attack.dtype,
+    )
+    made = later(adversarial, twin, carried, dataset)
+    clean = kept(correct, model, dataset.images, dataset.labels)
+    stands = kept(correct, model, made, dataset.labels)
+    return {
+        "twice the steps": evaluate(model, dataclasses.replace(attack, steps=2 * steps), dataset),
+        "gradient-free (Square)": evaluate(model, Square(eps=threat.eps, queries=10 * steps), dataset),
+        "carried over from the natural network": Verdicts(clean, stands),
+    }
 
 
 def plane(

@@ -37,7 +37,7 @@ _PICTURE_KEYS = {
 _ROW_KEYS = (
     dict.fromkeys(("statement", "unit", "needs", "fidelity"), str)
     | dict.fromkeys(("at", "minus", "reference", "criterion"), dict)
-    | {"min_n": int, "min_seeds": int, "depends_on": list}
+    | {"min_n": int, "min_seeds": int, "depends_on": list, "otherwise": str, "check": bool}
 )
 _TABLE_KEYS = {"line": str, "keys": list, "columns": list, "cells": list}
 _CLAIM_KEYS = {"id": str, "rows": list, "except": list} | _TABLE_KEYS | _ROW_KEYS
@@ -47,7 +47,9 @@ _CLAIM_KEYS = {"id": str, "rows": list, "except": list} | _TABLE_KEYS | _ROW_KEY
 class Row:
     """One claimed number or relation; `paper` is None where it states no number, `needs` why it is not run.
 
-    `fidelity` is the most that a run by the paper's protocol has; it is less where a parameter in `depends_on` departs.
+    `fidelity` is the most that a run by the paper's protocol has; it is less where a parameter in `depends_on` departs:
+    then `otherwise`, or what the parameter says. A `check` counts neither for nor against the paper, because the paper
+    does not claim it or because only a mistake in the code could break it.
     """
 
     id: str
@@ -65,6 +67,8 @@ class Row:
     minus: Mapping[str, Any] = field(default_factory=dict)
     reference: Mapping[str, Any] = field(default_factory=dict)
     depends_on: tuple[str, ...] = ()
+    otherwise: str = ""
+    check: bool = False
 
 
 @dataclass(frozen=True)
@@ -222,8 +226,9 @@ def _row(claim: str, title: str, data: Any, shared: Mapping[str, Any], exception
             raise ValueError(
                 "key 'criterion' is missing (only a claim that 'needs' something may go without)"
             )
-        if merged.get("fidelity", "exact") not in FIDELITIES:
-            raise ValueError(unknown("fidelity", merged["fidelity"], FIDELITIES))
+        for key in ("fidelity", "otherwise"):
+            if key in merged and merged[key] not in FIDELITIES:
+                raise ValueError(unknown("fidelity", merged[key], FIDELITIES))
         merged["paper"] = _value(merged["paper"]) if "paper" in merged else None
         merged["criterion"] = parse_criterion(merged["criterion"]) if "criterion" in merged else None
         criterion, paper = merged["criterion"], merged["paper"]

@@ -1,7 +1,8 @@
 """Criteria fixed before a run, and the verdict that follows from what they say of a measurement.
 
 A criterion is data in a claims file. It answers two questions about a measurement: does the *direction* of
-the effect hold by its 95% interval, and does its *size* hold? The effect is what the measurement states (a
+the effect hold by its 95% interval, and does its *size* hold? A direction holds, or is refuted, or the interval
+reaches to both sides and leaves it undetermined. The effect is what the measurement states (a
 paired difference, a difference to a reference); without one it is the measured value itself, and for a
 sequence of values the last minus the first. Every number is in the unit of its row.
 
@@ -14,8 +15,8 @@ sequence of values the last minus the first. Every number is in the unit of its 
      - size holds when
    * - ``within``
      - ``points`` and/or ``relative``, [``direction`` above or below, ``null`` = 0]
-     - the interval of the effect lies wholly on that side of ``null``; without ``direction``: the size
-       holds
+     - the interval of the effect lies wholly on that side of ``null``; without ``direction``, for a level
+       that has none: the size holds (refuted where the interval misses the band)
      - abs(measured - paper) is at most the larger of ``points`` and ``relative`` times abs(paper)
    * - ``greater``
      - ``null``, [``low``, ``high``]
@@ -35,9 +36,9 @@ sequence of values the last minus the first. Every number is in the unit of its 
        (the order of four is too often right by chance: 1/24)
      - the correlation is at least ``least``
    * - ``equivalent``
-     - ``margin``, [``target`` = 0]
-     - the interval of the effect lies wholly within ``margin`` of ``target``
-     - the same
+     - ``margin``, [``target`` = 0, ``points``]
+     - the interval of the effect lies wholly within ``margin`` of ``target`` (refuted: wholly outside)
+     - the same; with ``points``, where the paper has a number: abs(measured - paper) is at most ``points``
    * - ``exact``
      - ``tolerance``
      - abs(measured - paper) is at most ``tolerance``, for every value of a sequence
@@ -57,9 +58,13 @@ from robustutils.statistics import Interval, spearman_interval
 Value = float | tuple[float, ...]
 
 NO_EVIDENCE = ("quick", "check")
-FIDELITIES = ("exact", "code_variant", "substitution", "reduced")
+FIDELITIES = ("exact", "code_variant", "fewer", "reduced", "substitution")
+"""From the paper's protocol away: ``fewer`` seeds or images, a ``reduced`` training or attack, something else instead."""
 STRONG = FIDELITIES[:2]
-VERDICTS = ("reproduced", "agrees", "direction", "disagrees", "not_run", "not_evidence")
+VERDICTS = (
+    "disagrees", "undetermined", "direction", "agrees", "reproduced", "not_scored", "not_run", "not_evidence",
+)  # fmt: skip
+"""In the order in which they are shown: what speaks against the paper first."""
 SIDES = {"above": 1.0, "below": -1.0, "increasing": 1.0, "decreasing": -1.0}
 
 
@@ -74,9 +79,12 @@ class Observed:
 
 @dataclass(frozen=True)
 class Judgement:
-    """Whether direction and size hold; `effect` and `interval` where the criterion computed its own."""
+    """Whether direction and size hold; `effect` and `interval` where the criterion computed its own.
 
-    direction: bool
+    `direction` is None where the interval decides nothing.
+    """
+
+    direction: bool | None
     size: bool
     effect: float | None = None
     interval: Interval | None = None
@@ -103,8 +111,24 @@ class Criterion:
             )
         return observed.interval
 
-    def _on_side(self, observed: Observed, null: float, sign: float) -> bool:
-        return all(sign * (end - null) > 0 for end in self._interval(observed))
+    def _on_side(self, observed: Observed, null: float, sign: float) -> bool | None:
+        return _side(self._interval(observed), null, sign)
+
+
+def _side(interval: Interval, null: float, sign: float) -> bool | None:
+    """Whether an interval lies wholly on one side of `null`; None where it reaches to both."""
+    ends = [sign * (end - null) for end in interval]
+    if min(ends) > 0:
+        return True
+    return False if max(ends) < 0 else None
+
+
+def _near(interval: Interval, centre: float, width: float) -> bool | None:
+    """Whether an interval lies wholly nearer to `centre` than `width`; None where it reaches in and out."""
+    low, high = interval
+    if max(abs(low - centre), abs(high - centre)) < width:
+        return True
+    return False if low > centre + width or high < centre - width else None
 
 
 def _values(kind: str, value: Value | None) -> tuple[float, ...]:
@@ -134,8 +158,13 @@ class Within(Criterion):
     def judge(self, paper: Value | None, observed: Observed) -> Judgement:
         if not isinstance(observed.value, float) or not isinstance(paper, float):
             raise ValueError(f"criterion 'within' compares two numbers, got {observed.value!r} and {paper!r}")
-        size = abs(observed.value - paper) <= max(self.points, self.relative * abs(paper))
-        holds = size if self.direction is None else self._on_side(observed, self.null, SIDES[self.direction])
+        width = max(self.points, self.relative * abs(paper))
+        size = abs(observed.value - paper) <= width
+        holds: bool | None = size
+        if self.direction is not None:
+            holds = self._on_side(observed, self.null, SIDES[self.direction])
+        elif not size and observed.interval is not None and observed.effect == observed.value:
+            holds = _near(observed.interval, paper, width)
         return Judgement(holds, size)
 
     def __str__(self) -> str:
@@ -215,7 +244,8 @@ class Rank(Criterion):
         constant = len(set(ours)) == 1 or len(set(theirs)) == 1
         rho = 0.0 if constant else float(stats.spearmanr(ours, theirs).statistic)
         interval = spearman_interval(rho, len(ours)) if len(ours) >= 5 else None
-        return Judgement(rho > 0 and (interval is None or interval[0] > 0), rho >= self.least, rho, interval)
+        holds = rho > 0 if interval is None else _side(interval, 0.0, 1.0)
+        return Judgement(holds, rho >= self.least, rho, interval)
 
     def __str__(self) -> str:
         return f"rank correlation with the paper at least {self.least:g}, above 0 by its 95% interval"
@@ -223,18 +253,23 @@ class Rank(Criterion):
 
 @dataclass(frozen=True)
 class Equivalent(Criterion):
-    """No relevant difference to `target`."""
+    """No relevant difference to `target`, and a value within `points` of the paper's."""
 
     kind: ClassVar[str] = "equivalent"
     margin: float
     target: float = 0.0
+    points: float = math.inf
 
     def judge(self, paper: Value | None, observed: Observed) -> Judgement:
-        inside = all(abs(end - self.target) < self.margin for end in self._interval(observed))
-        return Judgement(inside, inside)
+        inside = _near(self._interval(observed), self.target, self.margin)
+        near = True
+        if isinstance(observed.value, float) and isinstance(paper, float):
+            near = abs(observed.value - paper) <= self.points
+        return Judgement(inside, inside is True and near)
 
     def __str__(self) -> str:
-        return f"95% interval of the effect inside {self.target:g} +- {self.margin:g}"
+        near = "" if math.isinf(self.points) else f", value within {self.points:g} of the paper"
+        return f"95% interval of the effect inside {self.target:g} +- {self.margin:g}{near}"
 
 
 @dataclass(frozen=True)
@@ -280,7 +315,7 @@ def parse_criterion(data: Mapping[str, Any]) -> Criterion:
                 )
         elif isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
             raise ValueError(f"criterion {kind!r}: {key!r} must be a finite number, got {value!r}")
-        elif key in ("tolerance", "margin") and value < 0:
+        elif key in ("tolerance", "margin", "points") and cls is not Within and value < 0:
             raise ValueError(f"criterion {kind!r}: {key!r} must not be negative, got {value!r}")
     missing = [key for key, required in known.items() if required and key not in given]
     if missing:
@@ -288,12 +323,13 @@ def parse_criterion(data: Mapping[str, Any]) -> Criterion:
     return cls(**{key: value if key == "direction" else float(value) for key, value in given.items()})
 
 
-def verdict(direction: bool, size: bool, *, fidelity: str, profile: str) -> str:
+def verdict(direction: bool | None, size: bool, *, fidelity: str, profile: str, check: bool = False) -> str:
     """The pair of the book's two answers, whether paper and run agree and how faithful the run was, as one word.
 
-    `disagrees`: the direction does not hold. `direction`: it does and the size does not. `agrees`: both hold, in a run
-    whose fidelity is substitution or reduced. `reproduced`: both hold at fidelity exact or code_variant.
-    `not_evidence`: whatever the profiles `quick` and `check` measured.
+    `disagrees`: the direction is refuted. `undetermined`: the interval decides nothing. `direction`: it holds and the size
+    does not. `agrees`: both hold, in a run of less fidelity than code_variant. `reproduced`: both hold at fidelity exact
+    or code_variant. `not_scored`: a check, which counts neither for nor against the paper. `not_evidence`: whatever the
+    profiles `quick` and `check` measured.
 
     Raises: ValueError for an unknown fidelity.
     """
@@ -301,6 +337,10 @@ def verdict(direction: bool, size: bool, *, fidelity: str, profile: str) -> str:
         raise ValueError(f"unknown fidelity {fidelity!r}; allowed: {', '.join(FIDELITIES)}")
     if profile in NO_EVIDENCE:
         return "not_evidence"
+    if check:
+        return "not_scored"
+    if direction is None:
+        return "undetermined"
     if not direction:
         return "disagrees"
     if not size:

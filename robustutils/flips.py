@@ -1,7 +1,7 @@
 """Thresholded pixels: which can flip, which flips fool the model behind the threshold, and what undoes the threshold?
 
 A pixel x becomes 1 where x >= 0.5, else 0. An adversary of linf radius eps flips those within eps of the threshold and
-no others, so the whole threat set is a finite set of flips (EAT, appendix E).
+no others, so the whole threat set is a finite set of flips (EAT, appendix C.1).
 """
 
 import math

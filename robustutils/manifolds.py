@@ -6,8 +6,9 @@ divergence of their densities there (BS, section 3.1: equations 2 and 3, Table 1
 
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -106,9 +107,15 @@ def _check_rows(test: Tensor, train: Tensor) -> None:
 
 
 def embed(
-    train: Tensor, test: Tensor, *, seed: int, perplexity: float = 30.0, components: int = 50
+    train: Tensor,
+    test: Tensor,
+    *,
+    seed: int,
+    perplexity: float = 30.0,
+    components: int = 50,
+    dimension: int = 2,
 ) -> tuple[Tensor, Tensor]:
-    """t-SNE of training [M, D] and test rows [N, D] together: float32 [M, 2] and [N, 2], kept in the cache.
+    """t-SNE of training [M, D] and test rows [N, D] together: float32 [M, dimension] and [N, dimension], kept in the cache.
 
     The rows are first projected on their ``components`` main axes, or as many as there are.
 
@@ -125,11 +132,11 @@ def embed(
             f"an embedding needs two components or more, got components={components} and rows of {train.shape[1]}"
         )
     rows = torch.cat([train, test]).cpu()
-    points = artifacts.kept(_embed, rows, seed, float(perplexity), components)
+    points = artifacts.kept(_embed, rows, seed, float(perplexity), components, dimension)
     return points[: len(train)], points[len(train) :]
 
 
-def _embed(rows: Tensor, seed: int, perplexity: float, components: int) -> Tensor:
+def _embed(rows: Tensor, seed: int, perplexity: float, components: int, dimension: int = 2) -> Tensor:
     from sklearn.manifold import TSNE  # here, because its import takes a second
 
     if bool((rows == rows[0]).all()):
@@ -140,6 +147,7 @@ def _embed(rows: Tensor, seed: int, perplexity: float, components: int) -> Tenso
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         tsne = TSNE(
+            dimension,
             perplexity=perplexity,
             init="pca",
             learning_rate="auto",
@@ -166,38 +174,46 @@ class Divergence:
 
 
 def divergence(
-    train: Tensor, test: Tensor, train_labels: Tensor, test_labels: Tensor, *, grid: int = 200
+    train: Tensor,
+    test: Tensor,
+    train_labels: Tensor,
+    test_labels: Tensor,
+    *,
+    grid: int = 200,
+    bandwidth: float = 1.0,
+    floor: float = _LEAST_DENSITY,
 ) -> Divergence:
-    """The integral of p_train log(p_train / p_test) over V for points [M, 2] and [N, 2]; BS, equation 3.
+    """The integral of p_train log(p_train / p_test) over V for points [M, d] and [N, d]; BS, equation 3.
 
-    For each class both densities are Gaussian kernel estimates (Scott's bandwidth), taken at the centres of
-    ``grid`` x ``grid`` cells of the bounding box V of all points of all classes.
+    For each class both densities are Gaussian kernel estimates (``bandwidth`` times Scott's), taken at the centres of
+    ``grid`` cells a side of the bounding box V of all points of all classes, and at least ``floor``.
 
     Raises:
         ValueError: no class has two densities, or the points and labels do not fit together.
     """
     _check_rows(test, train)
-    if train.shape[1] != 2 or grid < 1:
-        raise ValueError(f"needs points in the plane and grid >= 1, got rows of {train.shape[1]}, {grid=}")
+    dimension = train.shape[1]
+    if not 1 <= dimension <= 3 or grid < 1:
+        raise ValueError(f"needs points of 1 to 3 coordinates and grid >= 1, got {dimension}, {grid=}")
     for points, labels in ((train, train_labels), (test, test_labels)):
         if labels.shape != points.shape[:1]:
             raise ValueError(f"{list(labels.shape)} labels do not fit {len(points)} points")
     both = torch.cat([train, test]).double().cpu()
     low, high = both.amin(0), both.amax(0)
     steps = (torch.arange(grid, dtype=torch.float64) + 0.5) / grid
-    cells = torch.cartesian_prod(steps, steps) * (high - low) + low
-    area = float((high - low).prod()) / grid**2
+    cells = torch.cartesian_prod(*[steps] * dimension).view(-1, dimension) * (high - low) + low
+    area = float((high - low).prod()) / grid**dimension
     truncated: dict[int, float] = {}
     renormalised: dict[int, float] = {}
     left_out: list[int] = []
     for label in map(int, torch.cat([train_labels, test_labels]).unique()):
-        p = density(train[train_labels == label], cells)
-        q = density(test[test_labels == label], cells)
+        p = density(train[train_labels == label], cells, bandwidth)
+        q = density(test[test_labels == label], cells, bandwidth)
         if p is None or q is None:
             left_out.append(label)
             continue
-        truncated[label] = area * _relative_entropy(p, q)
-        renormalised[label] = _relative_entropy(p / p.sum(), q / q.sum())
+        truncated[label] = area * _relative_entropy(p, q, floor)
+        renormalised[label] = _relative_entropy(p / p.sum(), q / q.sum(), floor)
     if not truncated:
         raise ValueError(f"none of the classes {left_out} has a density: 3 points or more, not on a line")
     count = len(truncated)
@@ -206,23 +222,27 @@ def divergence(
     )
 
 
-def _relative_entropy(p: Tensor, q: Tensor) -> float:
-    ratio = p.clamp(min=_LEAST_DENSITY).log() - q.clamp(min=_LEAST_DENSITY).log()
+def _relative_entropy(p: Tensor, q: Tensor, floor: float) -> float:
+    ratio = p.clamp(min=floor).log() - q.clamp(min=floor).log()
     return float((p * ratio).sum())
 
 
-def density(points: Tensor, places: Tensor) -> Tensor | None:
-    """Gaussian kernel estimate (Scott) of the density of ``points`` [n, 2] at ``places`` [m, 2]: float64 [m].
+def density(points: Tensor, places: Tensor, bandwidth: float = 1.0) -> Tensor | None:
+    """Gaussian kernel estimate of the density of ``points`` [n, d] at ``places`` [m, d]: float64 [m].
 
-    None where there is none: fewer than 3 points, or all on a line.
+    The kernel has ``bandwidth`` times Scott's width. None where there is no density: fewer than 3 points, or, in the
+    plane, all on a line.
     """
     if len(points) < 3:
         return None
     points, places = points.double().cpu(), places.double().cpu()
-    least, most = torch.linalg.eigvalsh((points - points.mean(0)).T.cov()).tolist()
-    if least <= _LEAST_VARIANCE * most:
+    spread = torch.linalg.eigvalsh(torch.atleast_2d((points - points.mean(0)).T.cov()))
+    if spread[0] <= _LEAST_VARIANCE * spread[-1]:
         return None
-    return torch.from_numpy(stats.gaussian_kde(points.T.numpy())(places.T.numpy()))
+    kernel = stats.gaussian_kde(points.T.numpy())
+    if bandwidth != 1:
+        kernel.set_bandwidth(kernel.factor * bandwidth)
+    return torch.from_numpy(kernel(places.T.numpy()))
 
 
 def distances(
@@ -237,29 +257,82 @@ def distances(
     return {str(k): far for k, far in found.items()} | {"normalised": normalised_distance(seen, trained_on)}
 
 
-def divergences(model: nn.Module, test: Dataset, train: Dataset, n: int, seed: int) -> dict[str, Tensor]:
+VARIANTS: Mapping[str, Mapping[str, Any]] = {
+    "nothing": {},
+    "perplexity 10, not 30": {"perplexity": 10.0},
+    "perplexity 100": {"perplexity": 100.0},
+    "10 principal components, not 50": {"components": 10},
+    "embedded on a line": {"dimension": 1},
+    "embedded in space, 40 cells a side": {"dimension": 3, "grid": 40},
+    "each class embedded by itself": {"apart": True},
+    "half of Scott's bandwidth": {"bandwidth": 0.5},
+    "twice Scott's bandwidth": {"bandwidth": 2.0},
+    "50 cells a side, not 200": {"grid": 50},
+    "densities at least 1e-12, not 1e-300": {"floor": 1e-12},
+    "densities at least 1e-6": {"floor": 1e-6},
+    "a third of the points": {"share": 1 / 3},
+}
+"""What the paper leaves open about :func:`divergences`: by name, one choice changed at a time."""
+
+
+def divergences(
+    model: nn.Module,
+    test: Dataset,
+    train: Dataset,
+    n: int,
+    seed: int,
+    *,
+    perplexity: float = 30.0,
+    components: int = 50,
+    dimension: int = 2,
+    apart: bool = False,
+    bandwidth: float = 1.0,
+    grid: int = 200,
+    floor: float = _LEAST_DENSITY,
+    share: float = 1.0,
+) -> dict[str, Tensor]:
     """Divergence of test from training points in one embedding of a network's features (BS, Table 1).
 
-    ``n`` test and twice as many training images are drawn by the seed and embedded together, all classes in one.
-    ``truncated`` and ``renormalised`` are of the test points, ``itself`` is the truncated divergence of one half of the
-    training points from the other, and ``left_out`` holds the classes without a density.
+    ``n`` test images, or a ``share`` of them, and twice as many training images are drawn by the seed and embedded
+    together, all classes in one, or each class ``apart``. ``truncated`` and ``renormalised`` are of the test points,
+    ``itself`` is the truncated divergence of one half of the training points from the other, and ``left_out`` holds the
+    classes without a density. The other choices are those of :func:`embed` and :func:`divergence`.
     """
-    n = min(n, len(test), len(train) // 2)
+    n = int(share * min(n, len(test), len(train) // 2))
     generator = torch.Generator().manual_seed(seed)
     drawn = torch.randperm(len(train), generator=generator)[: 2 * n]
     held = test.take(torch.randperm(len(test), generator=generator)[:n])
     mine, others = train.take(drawn[:n]), train.take(drawn[n:])
-    points, far = embed(
-        features(model, torch.cat([mine.images, others.images])),
-        features(model, held.images),
-        seed=seed,
-        perplexity=min(30.0, n / 4),
-    )
-    ours = divergence(points[:n], far, mine.labels, held.labels)
-    itself = divergence(points[:n], points[n:], mine.labels, others.labels)
-    return {
-        "truncated": torch.tensor([ours.truncated], dtype=torch.float64),
-        "renormalised": torch.tensor([ours.renormalised], dtype=torch.float64),
-        "itself": torch.tensor([itself.truncated], dtype=torch.float64),
-        "left_out": torch.tensor(ours.left_out, dtype=torch.int64),
+    seen = features(model, torch.cat([mine.images, others.images]))
+    parts = [*seen.split(n), features(model, held.images)]
+    labels = [part.labels for part in (mine, others, held)]
+    groups = mine.labels.unique().tolist() if apart else [None]
+    found: dict[str, list[float]] = {"truncated": [], "renormalised": [], "itself": []}
+    left_out: list[int] = []
+    for group in groups:
+        rows = [part if group is None else part[of == group] for part, of in zip(parts, labels, strict=True)]
+        known = [of if group is None else of[of == group] for of in labels]
+        if min(map(len, rows)) < 3:
+            left_out.append(int(group or 0))
+            continue
+        together, far = embed(
+            torch.cat(rows[:2]),
+            rows[2],
+            seed=seed,
+            perplexity=min(perplexity, len(rows[2]) / 4),
+            components=components,
+            dimension=dimension,
+        )
+        near, others_near = together[: len(rows[0])], together[len(rows[0]) :]
+        how = {"grid": grid, "bandwidth": bandwidth, "floor": floor}
+        ours = divergence(near, far, known[0], known[2], **how)  # type: ignore[arg-type]
+        itself = divergence(near, others_near, known[0], known[1], **how)  # type: ignore[arg-type]
+        found["truncated"].append(ours.truncated)
+        found["renormalised"].append(ours.renormalised)
+        found["itself"].append(itself.truncated)
+        left_out += ours.left_out
+    means = {
+        kind: torch.tensor(values, dtype=torch.float64).mean(0, keepdim=True)
+        for kind, values in found.items()
     }
+    return means | {"left_out": torch.tensor(left_out, dtype=torch.int64)}

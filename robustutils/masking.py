@@ -87,13 +87,22 @@ class Ratios:
         strongest = np.maximum(self.single, self.strong)
         return 100 * self.single[:, chosen].mean(1) / strongest[:, chosen].mean(1)
 
-    @property
-    def median(self) -> float:
-        """The median over examples of single over strongest loss in percent, averaged over seeds."""
+    @functools.cached_property
+    def each(self) -> np.ndarray:
+        """The ratio of each example: [S, N], in percent."""
         strongest = np.maximum(self.single, self.strong)
         unmoved = strongest == 0  # no attack raises a loss that rounds to zero
-        each = np.where(unmoved, 1.0, self.single / np.where(unmoved, 1.0, strongest))
-        return float(100 * np.median(each, axis=1).mean())
+        return 100 * np.where(unmoved, 1.0, self.single / np.where(unmoved, 1.0, strongest))
+
+    @property
+    def mean(self) -> float:
+        """The mean over examples of their ratios, the other reading of the paper, averaged over seeds."""
+        return float(self.each.mean())
+
+    @property
+    def median(self) -> float:
+        """The median over examples of their ratios, averaged over seeds."""
+        return float(np.median(self.each, axis=1).mean())
 
     def measured(self, reference: Self | None = None) -> Measurement:
         """The ratio; its effect is the difference to that of a reference, on the seeds that both have."""

@@ -154,7 +154,7 @@ class Stages:
 class Wasserstein:
     """Distributionally robust training, WRM (Sinha et al. 2018): E[L(h(x*), y)] with x* from :func:`wasserstein_ascent`.
 
-    The labels are smoothed: a share ``smoothing`` goes to the wrong classes in equal parts (BS, section 4.3, Table 5).
+    The labels are smoothed: a share ``smoothing`` goes to the wrong classes in equal parts (BS, section 6.4, Table 5).
     """
 
     c: float = 1.3

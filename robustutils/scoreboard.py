@@ -45,11 +45,10 @@ def verdict_counts(results: Results, claim: str | None = None) -> dict[str, int]
 
 def _spoken(counts: Mapping[str, int]) -> dict[str, str]:
     """How many rows have a verdict, in words: ``1 agrees``, ``2 agree``."""
-    return {
-        name: f"{count} {LABELS[name] if count == 1 else LABELS[name].replace('agrees', 'agree')}"
-        for name, count in counts.items()
-        if count
+    several = {
+        name: text.replace("agrees", "agree").replace("check,", "checks,") for name, text in LABELS.items()
     }
+    return {name: f"{n} {LABELS[name] if n == 1 else several[name]}" for name, n in counts.items() if n}
 
 
 def _badges(counts: Mapping[str, int]) -> str:
@@ -100,7 +99,10 @@ def compared(
 
 
 def front(claims: Claims, results: Results | None) -> str:
-    """What stands below a chapter's answer, as HTML: one picture, paper beside ours, and a strip of verdicts."""
+    """What stands below a chapter's answer, as HTML: one picture, paper beside ours, and a strip of verdicts.
+
+    Claims with a row that disagrees come first.
+    """
     if results is None:
         return (
             f'<div class="front" data-chapter="{claims.chapter}"><p>Nothing has been published yet.</p></div>'
@@ -115,8 +117,9 @@ def front(claims: Claims, results: Results | None) -> str:
     caption = escape(claims.picture["caption"])
     strip, absent = "", dict[str, list[str]]()
     known = by_id(results)
-    for name, rows in ((name, known[name]) for name in results["titles"]):
-        counts = verdict_counts(results, name)
+    against = {name for name in known if verdict_counts(results, name)["disagrees"]}
+    for name in sorted(results["titles"], key=lambda name: name not in against):
+        rows, counts = known[name], verdict_counts(results, name)
         if counts["not_run"] == len(rows):
             absent.setdefault(rows[0]["note"], []).append(results["titles"][name])
             continue
@@ -153,7 +156,8 @@ def renewed(html: str, claims: Claims, published: Results | None, this_run: Resu
 
 def _counts_table(label: str, runs: Iterable[tuple[str, Results]]) -> Table:
     counted = [(name, verdict_counts(run)) for name, run in runs]
-    kept = [name for name in VERDICTS if name != "not_evidence" or any(c[name] for _, c in counted)]
+    rare = ("undetermined", "not_scored", "not_evidence")
+    kept = [name for name in VERDICTS if name not in rare or any(c[name] for _, c in counted)]
     rows = [(name, *(str(counts[verdict]) for verdict in kept)) for name, counts in counted]
     return plain((label, *(LABELS[name] for name in kept)), rows)
 
@@ -162,16 +166,17 @@ def mosaic(published: Sequence[Results]) -> str:
     """One picture of all claims of all papers: a small square a row, coloured by agreement, hatched by fidelity."""
     parts = []
     for run in published:
-        order = sorted(run["claims"], key=lambda row: row["verdict"] == "not_run")
+        order = sorted(run["claims"], key=lambda row: VERDICTS.index(row["verdict"]))
         squares = "".join(
             f'<a class="square {row["verdict"]} {row["fidelity"] or ""}" href="#{anchor(row)}"'
             f' title="{escape(run["titles"][row["id"]])}: {escape(row["row"])}: {verdict_text(row)}"></a>'
             for row in order
         )
         parts.append(f"<p>{escape(run['paper']['title'])}</p><div>{squares}</div>")
-    keys = [("reproduced", ""), ("agrees", "reduced"), ("direction", ""), ("disagrees", ""), ("not_run", "")]
     legend = " ".join(
-        f'<span><i class="square {name} {more}"></i> {LABELS[name]}</span>' for name, more in keys
+        f'<span><i class="square {name} {"reduced" if name == "agrees" else ""}"></i> {LABELS[name]}</span>'
+        for name in VERDICTS
+        if name != "not_evidence"
     )
     return f'<div class="mosaic">{"".join(parts)}<p class="legend">{legend}</p></div>'
 
@@ -181,7 +186,8 @@ def scoreboard_markdown(
 ) -> str:
     """Body of the scoreboard page: a picture of all rows, and per paper every claim with its rows folded.
 
-    What was not run stands last. `page` is where the page of a chapter is, as seen from the scoreboard.
+    What disagrees stands first, what was not run last. `page` is where the page of a chapter is, as seen from the
+    scoreboard.
     """
     editions, runs = ({run["chapter"]: run for run in group} for group in (published, this_run or ()))
     parts = [mosaic(published)] if published else []
@@ -190,8 +196,10 @@ def scoreboard_markdown(
         shown: Results = edited or run  # type: ignore[assignment]
         named = [(f"published ({edition(edited)})", edited)] if edited else []
         named += [(f"this run ({edition(run)})", run)] if run else []
+        counts = {id: verdict_counts(shown, id) for id in by_id(shown)}
         ids = sorted(
-            by_id(shown), key=lambda id: verdict_counts(shown, id)["not_run"] == len(by_id(shown)[id])
+            counts,
+            key=lambda id: (not counts[id]["disagrees"], counts[id]["not_run"] == sum(counts[id].values())),
         )
         parts += [
             f"## [{shown['paper']['title']}]({page.format(chapter=chapter)})",
@@ -255,14 +263,14 @@ def glue_values(results: Results) -> dict[str, str]:
 
     Per row KEY (`glue_key`): KEY the measured value (``not run`` without one), KEY-paper, KEY-ci, KEY-effect
     and KEY-verdict. Per claim id: ID-glance (rows by verdict). For the chapter: glance, glance-total and
-    glance-VERDICT, profile. Raises: ValueError when two rows share a name.
+    glance-VERDICT, profile; glance-measured leaves checks out. Raises: ValueError when two rows share a name.
     """
     counts = verdict_counts(results)
     values = {
         "profile": results["profile"],
         "glance": ", ".join(_spoken(counts).values()),
         "glance-total": str(len(results["claims"])),
-        "glance-measured": str(len(results["claims"]) - counts["not_run"]),
+        "glance-measured": str(len(results["claims"]) - counts["not_run"] - counts["not_scored"]),
     }
     values |= {f"glance-{name}": str(count) for name, count in counts.items()}
     for name in by_id(results):

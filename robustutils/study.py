@@ -98,7 +98,9 @@ class Study:
         measurement.check()
         judgement = row.criterion.judge(row.paper, measurement.observed())
         fidelity, why = self.fidelity(row, measurement.n, len(measurement.seeds))
-        reached = verdict(judgement.direction, judgement.size, fidelity=fidelity, profile=self.run.profile)
+        reached = verdict(
+            judgement.direction, judgement.size, fidelity=fidelity, profile=self.run.profile, check=row.check
+        )
         note = "; ".join(filter(None, (measurement.note, why)))
         self._measured[row.id, row.row] = measurement
         return results.measured(row, measurement, judgement, reached, fidelity, note)
@@ -110,11 +112,11 @@ class Study:
             parameter = self.claims.parameters[name]
             if departure := parameter.departure(name, self.run.parameters[name]):
                 departures.append(departure)
-                fidelity = max(fidelity, parameter.otherwise, key=FIDELITIES.index)
+                fidelity = max(fidelity, row.otherwise or parameter.otherwise, key=FIDELITIES.index)
         for what, count, least in (("images", n, row.min_n), ("training seeds", seeds, row.min_seeds)):
             if count < least:
                 departures.append(f"{count} {what}, not {least}")
-                fidelity = "reduced"
+                fidelity = max(fidelity, "fewer", key=FIDELITIES.index)
         return fidelity, "; ".join(departures)
 
     @property

@@ -2,7 +2,7 @@
 
 A regular Hadamard matrix of order k (entries +-1, orthogonal rows, row sums sqrt(k)) gives k orthogonal
 directions whose cosine with the sign of the gradient is k^(-1/2), the most that k directions can have (EAT,
-lemmas 6 and 7, section 4.3 and appendix E).
+lemmas 6 and 7, section 4.2 and appendix E).
 """
 
 import torch
@@ -106,7 +106,7 @@ def count_adversarial_directions(
 
     For each order k the k directions aligned with the sign of the loss gradient are tried, clipped to [0, 1], and
     the fooling ones counted; the largest count over the orders is kept, and the sign of the gradient itself (FGSM)
-    counts as one direction (EAT, section 4.3: gradient-aligned adversarial subspaces). An image that is misclassified
+    counts as one direction (EAT, section 4.2: gradient-aligned adversarial subspaces). An image that is misclassified
     as it is counts every direction that leaves it misclassified.
     """
     device = device_of(model)

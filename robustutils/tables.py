@@ -10,14 +10,21 @@ from robustutils.claims import Claims
 from robustutils.results import PERCENT, Results
 
 LABELS = {
-    "reproduced": "reproduced",
-    "agrees": "agrees, reduced or stand-in",
-    "direction": "direction only",
     "disagrees": "disagrees",
+    "undetermined": "undetermined",
+    "direction": "direction only",
+    "agrees": "agrees, reduced or stand-in",
+    "reproduced": "reproduced",
+    "not_scored": "check, not scored",
     "not_run": "not run",
     "not_evidence": "not evidence",
 }
-FIDELITY = {"code_variant": "code variant", "substitution": "stand-in", "reduced": "reduced"}
+FIDELITY = {
+    "code_variant": "code variant",
+    "fewer": "fewer seeds or images",
+    "reduced": "reduced",
+    "substitution": "stand-in",
+}
 
 
 @dataclass(frozen=True)
@@ -147,7 +154,9 @@ def interval_text(row: Mapping[str, Any]) -> str:
 def verdict_text(row: Mapping[str, Any]) -> str:
     """The verdict of a row with its fidelity: ``agrees, reduced``."""
     verdict, fidelity = row["verdict"], FIDELITY.get(row["fidelity"] or "", "")
-    if verdict in ("agrees", "direction", "disagrees", "reproduced") and fidelity:
+    if verdict == "not_scored":
+        return f"check {'holds' if row['direction_holds'] and row['size_holds'] else 'does not hold'}"
+    if verdict not in ("not_run", "not_evidence") and fidelity:
         return f"{LABELS[verdict].partition(',')[0]}, {fidelity}"
     return LABELS[verdict]
 
@@ -161,9 +170,10 @@ def reason(row: Mapping[str, Any]) -> str:
         interval = row["effect_seed_ci95"] or row["effect_ci95"]
         ends = f" [{interval[0]:.4g}, {interval[1]:.4g}]" if interval else ""
         said.append(f"Effect {row['effect']:.4g}{ends}.")
-    if row["direction_holds"] is not None:
-        held = {True: "holds", False: "does not hold"}
-        said.append(f"Direction {held[row['direction_holds']]}, size {held[row['size_holds']]}.")
+    held = {True: "holds", False: "does not hold", None: "is left open by the interval"}
+    said.append(f"Direction {held[row['direction_holds']]}, size {held[row['size_holds']]}.")
+    if len(row["seeds"]) == 1 and (row["effect_ci95"] or row["ci95"]):
+        said.append("One seed: decided by the interval over test points alone.")
     if row["note"]:
         said.append(f"{row['note'][0].upper()}{row['note'][1:]}.")
     return " ".join(said)
@@ -203,7 +213,7 @@ def claims_table(
     """Rows of some claims: the paper's number, ours, its 95% interval and the verdict, whose reason opens.
 
     Ours is the published edition's; a run that is not evidence has a column of its own. `where` picks rows by name; those
-    measured in neither run are left out unless `unmeasured` asks for them.
+    measured in neither run are left out unless `unmeasured` asks for them. Checks stand last, below a heading.
 
     Raises: ValueError for an id that there is not.
     """
@@ -227,7 +237,11 @@ def claims_table(
         if chosen and len(ids) > 1:
             rows.append((shown["titles"][name],))
             marks.append("")
-        for row in chosen:
+        checks = [row for row in chosen if row["verdict"] == "not_scored"]
+        for row in [*(row for row in chosen if row not in checks), *checks]:
+            if row in checks[:1]:
+                rows.append(("Checks, not scored",))
+                marks.append("")
             verdict = verdict_text(row)
             opened = f"{badge(row['verdict'], verdict)}</summary><p>{escape(reason(row))}</p>"
             label = row["row"] if row["unit"] in ("", *PERCENT) else f"{row['row']} ({row['unit']})"

@@ -212,3 +212,15 @@ def test_galleries_show_the_same_images_in_every_cell(digits, digits_net):
         assert (apart[there] <= part.distances[there] + 1e-6).all()
     with pytest.raises(ValueError, match=r"stay correctly classified in .*: at least 4 must"):
         blind_spots.nearest_in_cells(digits_net, attack, digits.first(3), cells, n=6, n_moved=4)
+
+
+def test_attacks_that_know_less_are_judged_on_the_same_images(digits, digits_net):
+    few = digits.first(40)
+    attack = FixedRadius(threat=Linf(eps=0.1), steps=5, restarts=0)
+    found = blind_spots.knowing_less(digits_net, digits_net, attack, few)
+    assert list(found) == [
+        "twice the steps", "gradient-free (Square)", "carried over from the natural network",
+    ]  # fmt: skip
+    white = evaluate(digits_net, attack, few)
+    assert all(torch.equal(other.clean, white.clean) for other in found.values())
+    assert (found["twice the steps"].attacked <= white.attacked).float().mean() > 0.9

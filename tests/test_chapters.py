@@ -10,7 +10,8 @@ import pytest
 import safetensors.torch
 import torch
 
-from robustutils import data, defences, evaluation, models, pieces, pipeline, provenance
+from robustutils import data, defences, evaluation, models, pieces, pipeline, provenance, results
+from robustutils.claims import Claims
 from robustutils.objectives import Clean
 from robustutils.parameters import ParameterError
 
@@ -212,6 +213,9 @@ def test_a_cell_of_ones_own_and_a_model_of_ones_own(tmp_path: Path):
 def test_a_published_run_is_made_again_from_its_outcomes_without_measuring(
     chapter, cache, tmp_path, monkeypatch
 ):
+    published = results.published(chapter)
+    if published and published["claims_sha256"] != Claims.of(chapter).sha256:
+        pytest.skip("its declaration has changed since it was published: the next edition measures it anew")
     path = pipeline.outcomes_path(chapter, provenance.repository() / "book")
     monkeypatch.setenv(pieces.VARIABLE, str(path))
     for piece in pieces.read(path):

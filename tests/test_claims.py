@@ -158,6 +158,7 @@ TABLE = "line = '{a}'\nkeys = ['a']\ncolumns = ['x', 'y']\n"
     (PAPER + BLOCK + "criterion = { kind = 'near' }\n" + ROW, "claim 'X': row 'a': unknown criterion kind 'near'"),
     (PAPER + BLOCK + "criterion = { kind = 'rank', least = 1, most = 2 }\n" + ROW, "'rank' has unknown key 'most'"),
     (PAPER + BLOCK + CRITERION + "fidelity = 'close'\n" + ROW, "row 'a': unknown fidelity 'close'"),
+    (PAPER + BLOCK + CRITERION + "otherwise = 'close'\n" + ROW, "row 'a': unknown fidelity 'close'"),
     (PAPER + BLOCK + CRITERION + "depends_on = ['epoch']\n" + ROW, "claim 'X': depends_on: unknown parameter 'epoch'"),
     (PAPER + BLOCK + CRITERION + "except = [{ fidelity = 'exact' }]\n" + ROW, "row 'a': key 'at' is missing"),
     (PAPER + BLOCK + CRITERION + TABLE, "a table needs line, keys, columns, cells; given: line, keys, columns"),

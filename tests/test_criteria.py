@@ -22,24 +22,35 @@ FIVE = (1.0, 2.0, 3.0, 4.0, 5.0)
 JUDGED = [
     (WITHIN, 50.0, 54.0, -9.0, (-12.0, -6.0), (True, True)),
     (WITHIN, 50.0, 56.0, -9.0, (-12.0, -6.0), (True, False)),
-    (WITHIN, 50.0, 54.0, -1.0, (-3.0, 1.0), (False, True)),
+    (WITHIN, 50.0, 54.0, -1.0, (-3.0, 1.0), (None, True)),
     (WITHIN, 50.0, 56.0, 9.0, (6.0, 12.0), (False, False)),
     (WITHIN, 10.0, 11.9, -9.0, (-12.0, -6.0), (True, True)),  # points are the wider band here
     (WITHIN, -50.0, -54.0, -9.0, (-12.0, -6.0), (True, True)),  # a negative number has a band too
     ({"kind": "within", "points": 1}, 5.0, 5.5, 5.5, None, (True, True)),
     ({"kind": "within", "points": 1}, 5.0, 6.5, 6.5, None, (False, False)),
+    ({"kind": "within", "points": 1}, 5.0, 6.5, 6.5, (6.1, 6.9), (False, False)),
+    ({"kind": "within", "points": 1}, 5.0, 6.5, 6.5, (5.9, 7.1), (None, False)),
+    (
+        {"kind": "within", "points": 1},
+        5.0,
+        6.5,
+        1.0,
+        (0.5, 1.5),
+        (False, False),
+    ),  # the interval of another number
     ({"kind": "within", "points": 1, "direction": "above", "null": 5}, 6.0, 6.5, 6.5, (5.1, 7), (True, True)),
     (GREATER, None, 3.0, 3.0, (1.5, 4.5), (True, True)),
     (GREATER, None, 5.0, 5.0, (4.5, 5.5), (True, False)),
     (GREATER, None, 1.5, 1.5, (1.2, 1.8), (True, False)),
-    (GREATER, None, 3.0, 3.0, (1.0, 5.0), (False, True)),  # touching the null is not above it
+    (GREATER, None, 3.0, 3.0, (1.0, 5.0), (None, True)),  # touching the null is not above it
+    (GREATER, None, 0.0, 0.0, (-1.0, 0.9), (False, False)),
     ({"kind": "greater", "null": 0}, None, 9.0, 9.0, (8.0, 10.0), (True, True)),
     (LESS, None, 7.0, -3.0, (-4.5, -1.5), (True, True)),
     (LESS, None, 7.0, -5.0, (-5.5, -4.5), (True, False)),
     (LESS, None, 7.0, 3.0, (2.0, 4.0), (False, True)),
     (MONOTONE, None, (1.0, 3.0, 2.6, 5.0), 4.0, (3.0, 5.0), (True, True)),
     (MONOTONE, None, (1.0, 3.0, 2.0, 5.0), 4.0, (3.0, 5.0), (True, False)),
-    (MONOTONE, None, (1.0, 1.0, 1.1), 0.1, (-1.0, 1.2), (False, True)),
+    (MONOTONE, None, (1.0, 1.0, 1.1), 0.1, (-1.0, 1.2), (None, True)),
     (MONOTONE, None, (5.0, 3.0), -2.0, (-3.0, -1.0), (False, False)),
     (MONOTONE | {"direction": "decreasing"}, None, (5.0, 3.0), -2.0, (-3.0, -1.0), (True, True)),
     (RANK, FIVE, (10.0, 20.0, 30.0, 40.0, 50.0), 40.0, None, (True, True)),
@@ -52,12 +63,16 @@ JUDGED = [
         None,
         (True, False),
     ),
-    (RANK, FIVE, (2.0, 3.0, 1.0, 5.0, 4.0), 2.0, None, (False, False)),  # rho 0.6 over five excludes nothing
+    (RANK, FIVE, (2.0, 3.0, 1.0, 5.0, 4.0), 2.0, None, (None, False)),  # rho 0.6 over five excludes nothing
     (RANK, FIVE, (5.0, 4.0, 3.0, 2.0, 1.0), -4.0, None, (False, False)),
     (RANK, (1.0, 2.0, 3.0), (4.0, 5.0, 6.0), 2.0, None, (True, True)),  # too few values for an interval
-    (RANK, FIVE, (2.0, 2.0, 2.0, 2.0, 2.0), 0.0, None, (False, False)),
+    (RANK, FIVE, (2.0, 2.0, 2.0, 2.0, 2.0), 0.0, None, (None, False)),
     (EQUIVALENT, None, 10.0, 10.1, (9.5, 10.7), (True, True)),
-    (EQUIVALENT, None, 10.0, 10.1, (8.9, 10.7), (False, False)),
+    (EQUIVALENT, None, 10.0, 10.1, (8.9, 10.7), (None, False)),
+    (EQUIVALENT, None, 10.0, 12.0, (11.5, 12.5), (False, False)),
+    (EQUIVALENT | {"points": 3}, 14.0, 10.0, 10.1, (9.5, 10.7), (True, False)),
+    (EQUIVALENT | {"points": 3}, 12.0, 10.0, 10.1, (9.5, 10.7), (True, True)),
+    (EQUIVALENT | {"points": 3}, None, 10.0, 10.1, (9.5, 10.7), (True, True)),  # the paper has no number
     (EXACT, 0.5, 0.5 + 1e-7, 0.5, None, (True, True)),
     (EXACT, 0.5, 0.5 + 1e-5, 0.5, None, (False, False)),
     (EXACT, (0.5, 0.25), (0.5, 0.25), -0.25, None, (True, True)),
@@ -114,6 +129,7 @@ def test_a_measurement_that_a_criterion_cannot_judge_is_an_error(data, paper, va
     (WITHIN | {"direction": "down"}, "'direction' is 'down'; allowed: above, below"),
     (MONOTONE | {"direction": "above"}, "'direction' is 'above'; allowed: increasing, decreasing"),
     (EXACT | {"tolerance": -1}, "'tolerance' must not be negative"),
+    (EQUIVALENT | {"points": -1}, "'points' must not be negative"),
     (GREATER | {"low": 9}, "low 9 above high 4"),
 ])  # fmt: skip
 def test_a_misspelt_criterion_is_an_error(data, expected):
@@ -128,6 +144,9 @@ def test_a_misspelt_criterion_is_an_error(data, expected):
     (True, True, "reduced", "agrees"),
     (True, False, "exact", "direction"),
     (True, False, "reduced", "direction"),
+    (True, True, "fewer", "agrees"),
+    (None, True, "exact", "undetermined"),
+    (None, False, "reduced", "undetermined"),
     (False, True, "exact", "disagrees"),
     (False, False, "reduced", "disagrees"),
 ])  # fmt: skip
@@ -138,13 +157,19 @@ def test_agreement_and_fidelity_make_the_verdict(direction, size, fidelity, expe
         assert verdict(direction, size, fidelity=fidelity, profile=profile) == "not_evidence"
 
 
+@pytest.mark.parametrize("direction", [True, False, None])
+def test_a_check_is_not_scored(direction):
+    assert verdict(direction, True, fidelity="exact", profile="standard", check=True) == "not_scored"
+    assert verdict(direction, True, fidelity="exact", profile="quick", check=True) == "not_evidence"
+
+
 def test_an_unknown_fidelity_is_refused():
     with pytest.raises(ValueError, match="unknown fidelity 'faithful'; allowed: exact, code_variant"):
         verdict(True, True, fidelity="faithful", profile="paper")
 
 
 @settings(deadline=None)
-@given(st.booleans(), st.booleans(), st.sampled_from(PROFILES))
+@given(st.sampled_from([True, False, None]), st.booleans(), st.sampled_from(PROFILES))
 def test_a_weaker_fidelity_never_improves_the_verdict(direction, size, profile):
     reached = [VERDICTS.index(verdict(direction, size, fidelity=f, profile=profile)) for f in FIDELITIES]
-    assert reached == sorted(reached)
+    assert reached == sorted(reached, reverse=True), "what speaks against the paper stands first"

@@ -15,7 +15,9 @@ from sklearn.preprocessing import StandardScaler
 from torch import nn
 
 from robustutils import models
+from robustutils.artifacts import later
 from robustutils.manifolds import (
+    VARIANTS,
     density,
     distances,
     divergence,
@@ -367,7 +369,11 @@ def test_no_class_with_a_density_is_refused():
 
 @pytest.mark.parametrize(
     ("width", "labels", "grid", "message"),
-    [(3, 10, 20, "rows of 3"), (2, 9, 20, r"\[9\] labels do not fit 10 points"), (2, 10, 0, "grid=0")],
+    [
+        (4, 10, 20, "1 to 3 coordinates .* got 4"),
+        (2, 9, 20, r"\[9\] labels do not fit 10 points"),
+        (2, 10, 0, "grid=0"),
+    ],
 )
 def test_points_off_the_plane_and_labels_that_do_not_fit_are_refused(width, labels, grid, message):
     points = normal(10, width)
@@ -397,3 +403,33 @@ def test_divergences_are_of_the_test_set_and_of_one_half_of_the_training_set(dig
     again = divergences(digits_net, test, train, 80, 0)
     assert all(torch.equal(found[name], again[name]) for name in found)
     assert divergences(digits_net, test, train, 80, 1)["truncated"] != found["truncated"]
+
+
+@pytest.mark.parametrize("changed", list(VARIANTS)[1:])
+def test_each_choice_that_the_paper_leaves_open_moves_the_divergence(changed, digits, digits_net):
+    where = (digits_net, digits.first(150), digits.take(torch.arange(len(digits) - 300, len(digits))), 150, 0)
+    usual, found = divergences(*where), divergences(*where, **VARIANTS[changed])
+    assert found.keys() == usual.keys()
+    assert all(torch.isfinite(found[kind]).all() for kind in found)
+    assert found["renormalised"].item() >= 0
+    assert found["truncated"].item() != usual["truncated"].item()
+
+
+def test_a_variant_that_changes_nothing_has_the_name_of_the_rule(digits, digits_net):
+    where = (digits_net, digits.first(50), digits.first(100), 50, 0)
+    names = {later(divergences, *where, **choices).name for choices in VARIANTS.values()}
+    assert later(divergences, *where).name == later(divergences, *where, **VARIANTS["nothing"]).name
+    assert len(names) == len(VARIANTS)
+
+
+def test_a_density_has_the_bandwidth_it_is_told():
+    points, places = normal(50, 2, seed=1), normal(20, 2, seed=2)
+    kernel = gaussian_kde(points.double().numpy().T)
+    kernel.set_bandwidth(2 * kernel.factor)
+    assert density(points, places, 2.0).numpy() == pytest.approx(kernel(places.double().numpy().T))
+
+
+def test_a_density_on_a_line_has_one_coordinate():
+    found = density(torch.tensor([[0.0], [1.0], [2.0]]), torch.tensor([[1.0], [9.0]]))
+    assert found[0] > found[1]
+    assert density(torch.ones(3, 1), torch.ones(1, 1)) is None

@@ -160,6 +160,14 @@ def test_the_single_step_counts_as_one_of_the_strong_attacks_and_a_loss_of_zero_
     assert ratios.median == pytest.approx(100.0)
 
 
+def test_the_mean_of_the_ratios_is_the_other_reading():
+    single, strong = np.array([[1.0, 3.0, 0.0]]), np.array([[4.0, 3.0, 0.0]])
+    found = Ratios(single, strong, [0])
+    assert found.each.tolist() == [[25.0, 100.0, 100.0]]
+    assert found.mean == pytest.approx(75.0)
+    assert found.per_seed.tolist() == pytest.approx([100 * 4 / 7])
+
+
 def test_two_ratios_are_compared_on_the_same_resamples_and_common_seeds():
     rng = np.random.default_rng(1)
     strong = rng.exponential(size=(3, 200))

@@ -22,7 +22,15 @@ from robustutils.scoreboard import (
     verdict_counts,
 )
 from robustutils.study import Study
-from robustutils.tables import anchor, claims_table, criteria_table, format_value, interval_text, plain
+from robustutils.tables import (
+    anchor,
+    claims_table,
+    criteria_table,
+    format_value,
+    interval_text,
+    plain,
+    reason,
+)
 
 CLAIMS = """
 [paper]
@@ -134,6 +142,28 @@ def test_a_run_that_is_no_evidence_has_a_column_of_its_own(tmp_path):
     assert str(alone.rows[0][-1]) == "not evidence"
 
 
+def test_one_seed_is_said_to_be_decided_by_the_test_points(tmp_path):
+    one, several = (
+        next(row for row in _results(tmp_path)["claims"] if row["row"] == name)
+        for name in ("B | R+FGSM", "B | FGSM")
+    )
+    assert "One seed: decided by the interval over test points alone." in reason(one)
+    assert "One seed" not in reason(several)
+
+
+def test_checks_stand_below_a_line_of_their_own_and_are_not_counted_as_claims(tmp_path):
+    results = _results(tmp_path)
+    results["claims"][1] |= {"verdict": "not_scored", "size_holds": False}
+    table = claims_table(results, None, ["EAT-T7"], unmeasured=True)
+    assert [len(row) for row in table.rows] == [5, 5, 5, 1, 5]
+    assert str(table.rows[3][0]) == "Checks, not scored"
+    assert [str(cell) for cell in table.rows[4]][::4] == ["B | R+FGSM", "check does not hold"]
+    values = glue_values(results)
+    assert (values["glance-measured"], values["EAT-T7-glance"]) == (
+        "2", "1 reproduced, 1 check, not scored, 2 not run",
+    )  # fmt: skip
+
+
 def test_unmeasured_rows_are_shown_where_asked_for_with_their_reason(tmp_path):
     table = claims_table(_results(tmp_path), None, ["EAT-T1"], unmeasured=True, anchors=True)
     (row,) = table.rows
@@ -148,6 +178,7 @@ def test_unmeasured_rows_are_shown_where_asked_for_with_their_reason(tmp_path):
     ("code_variant", "reproduced, code variant"),
     ("substitution", "agrees, stand-in"),
     ("reduced", "agrees, reduced"),
+    ("fewer", "agrees, fewer seeds or images"),
 ])  # fmt: skip
 def test_a_verdict_says_agreement_and_fidelity_and_its_reason_opens(tmp_path, fidelity, shown):
     cell = claims_table(_results(tmp_path, fidelity=fidelity), None, ["EAT-T7"]).rows[0][-1]
@@ -202,7 +233,7 @@ def test_a_plain_table_takes_a_header_with_commas_and_rounds():
 
 def test_verdicts_are_counted(tmp_path):
     results = _results(tmp_path)
-    everything = dict.fromkeys(("agrees", "direction", "not_evidence"), 0)
+    everything = dict.fromkeys(("undetermined", "direction", "agrees", "not_scored", "not_evidence"), 0)
     everything = {"reproduced": 2, "disagrees": 1, "not_run": 3} | everything
     assert verdict_counts(results) == everything
     assert sum(everything.values()) == len(results["claims"])
@@ -240,10 +271,8 @@ def test_the_mosaic_has_a_square_for_each_row_that_leads_to_it(tmp_path):
     run = _results(tmp_path, fidelity="reduced")
     html = mosaic([run])
     squares = re.findall(r'<a class="square (\S+) (\S*)" href="#([^"]+)"', html)
-    assert [anchor(row) for row in run["claims"] if row["verdict"] != "not_run"] == [
-        place for verdict, _, place in squares if verdict != "not_run"
-    ]
-    assert squares[0][:2] == ("agrees", "reduced")
+    assert {anchor(row) for row in run["claims"]} == {place for *_, place in squares}
+    assert [square[:2] for square in squares[:2]] == [("disagrees", "reduced"), ("agrees", "reduced")]
     assert [verdict for verdict, *_ in squares][-3:] == ["not_run"] * 3, "what was not run stands last"
     body = scoreboard_markdown([run])
     assert all(f'id="{place}"' in body for *_, place in squares)
@@ -255,14 +284,14 @@ def test_the_scoreboard_shows_every_row_of_every_paper(tmp_path):
     assert body.startswith('<div class="mosaic">')
     assert "## [Ensembles <1>](eat.ipynb)" in body
     assert "## [Ensembles <1>](bs.ipynb)" in body
-    assert "| published (standard, 2026-01-31) | 2 | 0 | 0 | 1 | 3 | 0 |" in body
+    assert "| published (standard, 2026-01-31) | 1 | 0 | 0 | 2 | 3 | 0 |" in body
     assert "| this run (quick, 2026-01-31) | 0 | 0 | 0 | 0 | 3 | 3 |" in body
     assert body.count('<details class="claim"') == 6
     assert body.count("<details") == body.count("</details>")
     assert body.count('<th scope="row">') == 2 * len(published[0]["claims"])
     titles = re.findall(r'<details class="claim" id="([^"]+)"><summary>', body)
     assert titles[:3] == ["EAT-T7", "EAT-L7", "EAT-T1"], "what was not run stands last"
-    assert 'Single steps &lt;b&gt; (Table 7) <span class="verdict-reproduced">1 reproduced</span>' in body
+    assert 'Single steps &lt;b&gt; (Table 7) <span class="verdict-disagrees">1 disagrees</span>' in body
     assert "White-box error &amp; more." in body
     blocks = body.split("\n\n")
     assert all(block.count("<details") == block.count("</details>") for block in blocks)
@@ -282,10 +311,10 @@ def test_nothing_published_is_said_in_words():
 def test_the_readme_table_has_one_line_a_chapter(tmp_path):
     lines = readme_table([_results(tmp_path), _results(tmp_path, chapter="bs")]).splitlines()
     assert lines[0] == (
-        "| rows of claims | reproduced | agrees, reduced or stand-in | direction only | disagrees | not run |"
+        "| rows of claims | disagrees | direction only | agrees, reduced or stand-in | reproduced | not run |"
     )
     assert lines[2:] == [
-        f"| [Ensembles <1>](book/{chapter}.ipynb) (standard, 2026-01-31) | 2 | 0 | 0 | 1 | 3 |" for chapter in ("eat", "bs")
+        f"| [Ensembles <1>](book/{chapter}.ipynb) (standard, 2026-01-31) | 1 | 0 | 0 | 2 | 3 |" for chapter in ("eat", "bs")
     ]  # fmt: skip
 
 
@@ -293,7 +322,7 @@ def test_the_terminal_scoreboard_is_aligned(tmp_path):
     text = terminal_scoreboard([_results(tmp_path), _results(tmp_path, "quick", chapter="blind_spot")])
     head, rule, first, second = text.splitlines()
     assert set(rule) == {"-"}
-    assert head.split()[:2] == ["chapter", "reproduced"]
+    assert head.split()[:2] == ["chapter", "disagrees"]
     assert first.startswith("eat (standard, 2026-01-31) ")
     assert second.startswith("blind_spot (quick, 2026-01-31) ")
     assert first[head.index("reproduced")] == "2"
@@ -330,8 +359,8 @@ def test_glue_quotes_the_results(tmp_path):
         "EAT-T7-B-RplusFGSM-verdict": "disagrees",
         "EAT-T7-Bstar-FGSM": "not run",
         "EAT-L7-k-4": "0.500, 0.251",
-        "EAT-T7-glance": "1 reproduced, 1 disagrees, 2 not run",
-        "glance": "2 reproduced, 1 disagrees, 3 not run",
+        "EAT-T7-glance": "1 disagrees, 1 reproduced, 2 not run",
+        "glance": "1 disagrees, 2 reproduced, 3 not run",
         "glance-total": "6",
         "glance-reproduced": "2",
         "glance-agrees": "0",
