@@ -392,20 +392,27 @@ figures.curves(moments, film, xlabel="epochs of training", ylabel="error (%)")
 points = data.some(test, run.ratio_points)
 
 
+def strongest(restarts=run.ratio_restarts):
+    """Projected ascent of the loss, the whole way: what the single step is measured against."""
+    settings = {"step_size": run.epsilon / 30, "restarts": restarts, "drop_fooled": False}
+    return pgd(run.epsilon, steps=run.ratio_steps, **settings)
+
+
+def losses(name, s, attack):
+    return evaluation.losses_under(nets[name, s], attack, points)
+
+
 @functools.cache
-def ratio(architecture, training, quantity="ratio", restarts=run.ratio_restarts):
+def ratio(architecture, training, quantity="ratio"):
     """Losses under the single step and under the strongest attack, on the same points."""
-    strongest = {"step_size": run.epsilon / 30, "restarts": restarts, "drop_fooled": False}
-    strong_attack = pgd(run.epsilon, steps=run.ratio_steps, **strongest)
     name = name_of(architecture, training)
     if name not in nets:
         return None
-
-    def losses(attack):
-        return nets.outcomes(name, lambda s: evaluation.losses_under(nets[name, s], attack, points))
-
-    single, strong = losses(fgsm), losses(strong_attack)
-    note = f"strongest attack: {run.ratio_steps} steps, {restarts} restarts"
+    single, strong = (
+        nets.outcomes(name, lambda s, attack=attack: losses(name, s, attack))
+        for attack in (fgsm, strongest())
+    )
+    note = f"strongest attack: {run.ratio_steps} steps, {run.ratio_restarts} restarts"
     return masking.Ratios(single.values, strong.values, single.seeds, note)
 
 
@@ -417,21 +424,26 @@ share = "loss of the single step / loss of the strongest attack (%)"
 study.dots(["EAT-T6"], lines=lines, series={"FGSM": {"quantity": "ratio"}}, xlabel=share)
 
 # %% [markdown]
-# Which reading do the paper's ten numbers follow? Both averages, with all starts of the strongest attack and with one, and in
-# the last line how far each lies from the paper. A stronger attack lowers every ratio. This decides nothing: the rows above
-# keep the reading that was chosen before the run.
+# Which reading do the paper's ten numbers follow, and how much does the strength of the attack weigh? Both averages over all
+# seeds; then the ratio of means on the first seed, whose networks are published, with all starts of the strongest attack and
+# with one. The last line is the mean distance to the paper. This decides nothing: the rows above keep the reading that was
+# chosen before the run.
 
 # %% tags=["hide-input"]
 rows, apart = [], []
 for name, at in lines.items() if run.profile != "check" else ():
-    several = [ratio(**at, restarts=restarts) for restarts in (run.ratio_restarts, 1)]
-    read = [number for found in several for number in (found.measured().value, found.mean)]
-    paper = study.paper("EAT-T6", f"{name} | ratio")
+    found, paper = ratio(**at), study.paper("EAT-T6", f"{name} | ratio")
+    one_start = losses(name, first, strongest(restarts=1)).numpy()[None]
+    of_first = (
+        masking.Ratios(found.single[:1], strong, [first]).measured().value
+        for strong in (found.strong[:1], one_start)
+    )
+    read = [found.measured().value, found.mean, *of_first]
     rows.append((name, paper, *read))
     apart.append([abs(number - paper) for number in read])
 rows += [("mean distance to the paper", "", *np.mean(apart, axis=0).tolist())] if rows else []
 header = "ratio (%) of, paper, ratio of means, mean of ratios"
-plain(f"{header}, ratio of means from one start, mean of ratios from one start", rows)
+plain(f"{header}, first seed: ratio of means, with one start", rows)
 
 # %% [markdown]
 # ### Is the gradient gone, or does it point the wrong way?
@@ -869,12 +881,13 @@ for name, curve in sweep.items():
 figures.curves(swept, sweep, xlabel=r"radius $\epsilon$", ylabel="error (%)")
 
 # %% [markdown]
-# ### A diagnosis for every model
+# ### A diagnosis of every model and its twin
 #
 # Is there an attack that knows less and still finds more errors? Transferred examples know nothing of the model; the square
 # attack {cite:p}`andriushchenko2020square` asks for its outputs only. Where one of them beats the gradient, the verdict is
 # *masked*; where only a random step first does, *suspicious*; else *not masked*, which says no more than that these attacks
-# found nothing. The ratio is a quick one, in percent: one restart, on the first images, first seed.
+# found nothing. The ratio is a quick one, in percent: one restart, on the first images. All networks are of the first seed,
+# and published.
 
 # %% tags=["hide-input"]
 strangers = {a: later(adversarial, nets[a, other_seed[first]], fgsm, probe) for a in sources}
@@ -886,7 +899,7 @@ def diagnose(net, apart_from=""):
     return masking.diagnose(net, probe, eps=run.epsilon, transferred=carried, **settings)
 
 
-diagnoses = {name: diagnose(nets[name, first], name) for name in dict.fromkeys([*names, *lines])}
+diagnoses = {name: diagnose(nets[name, first], name) for name in names}
 for name in sources:
     single, seen = (
         found.error_rate() for found in (diagnoses[name].single_step, diagnoses[name].iterated)
@@ -901,8 +914,8 @@ masking.table(diagnoses)
 # ### What did not match, and what we tried: the size of the random step
 #
 # The paper's formula for R+FGSM has $\alpha = \epsilon/2$, stated for ImageNet; for MNIST it names no value, and the authors'
-# code has 0.05 as its default ($\epsilon/6$). The formula was chosen before the run and decides the verdicts. In the published
-# run the code's default brings all rows but one within three points of the paper's, and $\alpha = \epsilon/2$ uncovers more than
+# code has 0.05 as its default ($\epsilon/6$). The formula was chosen before the run and decides the verdicts. On the first seed
+# of the published run the code's default brings all rows but one within three points of the paper's, and $\alpha = \epsilon/2$ uncovers more than
 # the paper reports on A_adv, C_adv and D_adv. That a random step defeats the masking does not depend on it.
 
 # %%
@@ -910,7 +923,8 @@ small_step = attacks.RFGSM(eps=run.epsilon, alpha=round(run.epsilon / 6, 4))
 rows = []
 for name in (f"{a}_adv" for a in targets):
     paper = study.paper("EAT-T7", f"{name} | R+FGSM white-box")
-    rows.append((name, paper, *(error_under(name, attack).share for attack in (rfgsm, small_step))))
+    under = (evaluation.evaluate(nets[name, first], step, test) for step in (rfgsm, small_step))
+    rows.append((name, paper, *(found.error_rate().percent for found in under)))
 plain("R+FGSM error (%) of, paper, alpha = eps/2, alpha = eps/6", rows)
 
 # %% [markdown]
