@@ -12,6 +12,8 @@ from robustutils._dataset import Dataset, sha256
 from robustutils._files import DataError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".pgm", ".ppm")
+GREY, COLOUR = ("1", "L", "LA"), ("RGB", "RGBA", "P")
+"""The modes of Pillow that are read as one channel and as three."""
 
 
 def from_folder(path: str | Path) -> Dataset:
@@ -26,7 +28,7 @@ def from_folder(path: str | Path) -> Dataset:
     root = Path(path)
     if not root.is_dir():
         raise DataError(f"{root} is no folder")
-    classes = sorted(part.name for part in root.iterdir() if part.is_dir())
+    classes = sorted(part.name for part in root.iterdir() if part.is_dir() and part.name[0] != ".")
     if len(classes) < 2:
         raise DataError(f"{root} has {len(classes)} folders: one for each of two classes or more is needed")
     files = [
@@ -55,8 +57,12 @@ def _pixels(file: Path) -> Tensor:
     """One image as uint8 [C, H, W] with one or three channels."""
     try:
         with Image.open(file) as image:
-            kind = "L" if image.mode in ("1", "L") else "RGB"
-            array = np.array(image.convert(kind))
+            if image.mode not in (*GREY, *COLOUR):  # others are clipped, not scaled, to 8 bits
+                raise DataError(
+                    f"{file} has pixels of mode {image.mode!r}: 8 bits, grey or in colour, are read "
+                    f"({', '.join((*GREY, *COLOUR))})"
+                )
+            array = np.array(image.convert("L" if image.mode in GREY else "RGB"))
     except (OSError, UnidentifiedImageError) as error:
         raise DataError(f"{file} cannot be read: {error}") from error
     return torch.from_numpy(array).reshape(*array.shape[:2], -1).permute(2, 0, 1).contiguous()
@@ -66,6 +72,7 @@ def from_npz(path: str | Path) -> Dataset:
     """The arrays ``images`` and ``labels`` of an ``.npz`` file, and the names ``classes`` where it has them.
 
     ``images`` is uint8 [N, H, W] or [N, H, W, C], or of floats [N, C, H, W] in [0, 1]; ``labels`` integers [N] from 0 on.
+    Images come in rounds over the classes, like those of a folder, so that the first ``n`` hold all classes.
 
     Raises:
         DataError: the file cannot be read, lacks an array, or one has another shape, type or range.
@@ -90,6 +97,11 @@ def from_npz(path: str | Path) -> Dataset:
     names = tuple(map(str, held.get("classes", range(max(2, labels.max() + 1)))))
     if labels.max() >= len(names):
         raise DataError(f"{file}: a label is {labels.max()} and there are {len(names)} classes")
+    place = np.zeros(len(labels), dtype=np.int64)  # of each image within its class
+    for label in np.unique(labels):
+        place[labels == label] = np.arange((labels == label).sum())
+    order = np.lexsort((labels, place))
+    images, labels = images[order], labels[order]
     targets = torch.from_numpy(labels.astype(np.int64))
     if images.dtype == np.uint8 and images.ndim in (3, 4):
         pixels = torch.from_numpy(images.reshape(*images.shape[:3], -1)).permute(0, 3, 1, 2)

@@ -3,6 +3,7 @@
 import base64
 import io
 import math
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,12 +16,12 @@ from torch import Tensor, nn
 
 from robustutils import blind_spots, figures, masking, provenance, tables
 from robustutils.artifacts import kept, later, value_of
-from robustutils.attacks import PGD, decaying, margin
+from robustutils.attacks import PGD, decaying, evaluation_mode, margin
 from robustutils.blind_spots import Cell, FixedRadius, attack_cell
 from robustutils.data import Dataset
 from robustutils.evaluation import Model, adversarial, correct, evaluate, predicted, robust_accuracy
 from robustutils.refereed import Refereed
-from robustutils.speed import device_of
+from robustutils.speed import device_of, exact
 from robustutils.statistics import Rate
 from robustutils.threats import Linf
 
@@ -249,6 +250,7 @@ def examine(
         "environment": provenance.environment(device_of(net)),
         "date": datetime.now(UTC).date().isoformat(),
     }
+    _take(net, test.first(1))
     hits = clock("accuracy", lambda: kept(correct, model, test.images, test.labels))
     right = int(hits[: len(few)].sum())
     if right < 4:
@@ -264,8 +266,12 @@ def examine(
     radii, curve = clock("over the radius", lambda: _over_radius(model, few, eps, seed))
     pictures = clock("pictures", lambda: _pictures(model, test.first(min(8, len(test))), threat, seed))
     raised = dict.fromkeys(robust.flags)
-    for found in (diagnosis.single_step, diagnosis.random_step, diagnosis.iterated, *cells):
-        raised |= dict.fromkeys(found.flags)
+    for found, where in (
+        *((seen, "") for seen in (diagnosis.single_step, diagnosis.random_step, diagnosis.iterated)),
+        *((cell, f"at scale {cell.alpha:g} and shift {cell.beta:g} ") for cell in cells),
+    ):
+        said = {_kind(flag) for flag in raised}
+        raised |= {f"{where}{flag}": None for flag in found.flags if _kind(flag) not in said}
     if diagnosis.masked:
         raised[diagnosis.sentence()] = None
     raised |= dict.fromkeys(_against(radii, curve))
@@ -281,6 +287,24 @@ def examine(
         pictures=pictures,
         seconds=clock.seconds,
     )
+
+
+def _take(net: nn.Module, one: Dataset) -> None:
+    """Raises: ValueError where the model cannot run on an image of the data; the message names its shape and the reason."""
+    x = one.images.to(device_of(net))
+    with evaluation_mode(net), exact(x):
+        try:
+            net(x)
+        except Exception as error:  # whatever a module of one's own raises
+            raise ValueError(
+                f"the model does not take images of {one.name}, {x.dtype} {list(x.shape[1:])}: "
+                f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
+            ) from error
+
+
+def _kind(flag: str) -> str:
+    """A flag without its numbers: the same thing, seen on other images, is said once."""
+    return re.sub(r"[\d.]+", "", flag.rpartition("shift ")[2])
 
 
 class _Clock:

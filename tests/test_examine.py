@@ -106,12 +106,28 @@ def test_a_curve_that_rises_or_does_not_end_is_a_flag():
         (Behind(logits=lambda z: z[:, :5]), "5 classes, and there are labels up to 9"),
         (Behind(logits=lambda z: (z, z)), "got a tuple"),
         (Behind(logits=lambda z: z.roll(1, 1)), "there is nothing to attack"),
+        (
+            Behind(pixels=lambda x: x[..., :8, :8]),
+            r"does not take images of digits, .*\[1, 28, 28\]: RuntimeError",
+        ),
+        (Behind(pixels=lambda x: x.double()), r"does not take images of digits, torch.float32"),
     ],
-    ids=["NaN", "five classes", "tuple", "classes in another order"],
+    ids=["NaN", "five classes", "tuple", "classes in another order", "other shape", "other type"],
 )
 def test_a_model_that_does_not_fit_is_refused_before_any_rate(digits, model, message):
     with pytest.raises(ValueError, match=message):
         examine(model, digits, eps=0.1, n=30, report=quiet)
+
+
+def test_what_is_seen_in_several_parts_is_said_once_and_names_its_cell(digits):
+    noisy = examine(Behind(logits=lambda z: z + torch.randn_like(z)), digits, eps=0.1, n=10, report=quiet)
+    assert sum("two passes differ" in flag for flag in noisy.flags) == 1, noisy.flags
+    dim = Behind(pixels=lambda x: torch.where(x.amax((1, 2, 3), keepdim=True) > 0.97, x, x * 0))
+    flags = [
+        flag for flag in examine(dim, digits, eps=0.1, n=30, report=quiet).flags if "not above chance" in flag
+    ]
+    assert all(flag.startswith("at scale") for flag in flags), flags
+    assert len(flags) <= 1
 
 
 @pytest.mark.parametrize("settings", [{"eps": 0.0}, {"eps": 1.5}, {"n": 3}])
@@ -155,6 +171,29 @@ def test_folders_that_hold_no_data_set_are_refused(tmp_path):
         file.unlink()
     with pytest.raises(data.DataError, match="holds no images"):
         data.from_folder(tmp_path / "broken")
+
+
+def test_pixels_of_16_bits_are_refused_and_not_clipped(tmp_path):
+    file = folder(tmp_path / "mine") / "cat" / "1.png"
+    Image.fromarray(np.full((4, 5), 128 * 257, dtype=np.uint16)).save(file)
+    with pytest.raises(data.DataError, match=r"1\.png has pixels of mode 'I;16': 8 bits"):
+        data.from_folder(tmp_path / "mine")
+
+
+def test_grey_with_transparency_is_grey_and_hidden_folders_are_no_classes(tmp_path):
+    Image.new("LA", (5, 4), (51, 255)).save(folder(tmp_path / "mine") / "cat" / "1.png")
+    (tmp_path / "mine" / ".ipynb_checkpoints").mkdir()
+    read = data.from_folder(tmp_path / "mine")
+    assert (read.classes, read.images.shape) == (("ant", "cat"), (4, 1, 4, 5))
+    assert read.images[3, 0, 0, 0] == 51 / 255
+
+
+def test_sorted_arrays_come_in_rounds_over_the_classes(tmp_path):
+    images = np.arange(5, dtype=np.uint8)[:, None, None] * np.ones((1, 4, 4), np.uint8)
+    np.savez(tmp_path / "mine.npz", images=images, labels=[0, 0, 0, 1, 1])
+    read = data.from_npz(tmp_path / "mine.npz")
+    assert read.labels.tolist() == [0, 1, 0, 1, 0], "the first images of a sorted file are not of one class"
+    assert (read.images[:, 0, 0, 0] * 255).round().tolist() == [0, 3, 1, 4, 2]
 
 
 GREY = np.arange(32, dtype=np.uint8).reshape(2, 4, 4)
