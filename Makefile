@@ -23,8 +23,8 @@ setup: .venv/.installed ## make .venv with the pinned dependencies
 book: setup ## execute every chapter at quick and render the book to _build/html/index.html
 	$(BIN)/python -m robustutils build
 
-test: setup ## all tests, and every chapter re-executed at quick against its stored outputs
-	$(BIN)/python -m pytest
+test: setup ## all tests on up to four cores, and every chapter re-executed at quick against its stored outputs
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 	$(MAKE) --no-print-directory nbval
 
 nbval: setup ## only the chapters: re-execute at quick and compare the checked cells
