@@ -329,7 +329,7 @@ def bump() -> Function:
         pgd(Linf(eps=0.3), optimiser=Adam(), step_size=0.05, steps=40),
         pgd(L2(eps=0.5), steps=60),
     ],
-    ids=repr,
+    ids=["I-FGSM", "20 steps", "last iterate", "random start", "Adam", "l2"],
 )
 def test_a_single_step_jumps_over_the_bump_and_iteration_finds_it(attack):
     x, y = torch.full((4, 1, 2, 3), 0.5), torch.zeros(4, dtype=torch.int64)
