@@ -203,8 +203,8 @@ def error_on(name, made):
 # gradient *there*:
 #
 # $$
-# x' = \mathrm{clip}_{[0,1]}\bigl(x + \alpha\,\mathrm{sign}(\mathcal N(0, I))\bigr), \qquad
-# x^{adv} = \mathrm{clip}_{[0,1]}\bigl(x' + (\epsilon - \alpha)\,\mathrm{sign}\,\nabla_{x'} L(h(x'), y)\bigr).
+# \begin{aligned} x' &= \mathrm{clip}_{[0,1]}\bigl(x + \alpha\,\mathrm{sign}(\mathcal N(0, I))\bigr), \\
+# x^{adv} &= \mathrm{clip}_{[0,1]}\bigl(x' + (\epsilon - \alpha)\,\mathrm{sign}\,\nabla_{x'} L(h(x'), y)\bigr). \end{aligned}
 # $$
 #
 # On a linear loss half of the step is wasted on noise, and R+FGSM can do no better than FGSM. In the paper's Table 7 the two
