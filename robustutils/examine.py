@@ -265,19 +265,17 @@ def examine(
     cells = clock("blind spots", lambda: _cells(model, few, threat, seed))
     radii, curve = clock("over the radius", lambda: _over_radius(model, few, eps, seed))
     pictures = clock("pictures", lambda: _pictures(model, test.first(min(8, len(test))), threat, seed))
-    raised = dict.fromkeys(robust.flags)
+    raised = {_kind(flag): flag for flag in robust.flags}
     for found, where in (
         *((seen, "") for seen in (diagnosis.single_step, diagnosis.random_step, diagnosis.iterated)),
         *((cell, f"at scale {cell.alpha:g} and shift {cell.beta:g} ") for cell in cells),
     ):
-        said = {_kind(flag) for flag in raised}
-        raised |= {f"{where}{flag}": None for flag in found.flags if _kind(flag) not in said}
-    if diagnosis.masked:
-        raised[diagnosis.sentence()] = None
-    raised |= dict.fromkeys(_against(radii, curve))
+        for flag in found.flags:
+            raised.setdefault(_kind(flag), f"{where}{flag}")
+    said = [*raised.values(), *([diagnosis.sentence()] if diagnosis.masked else ()), *_against(radii, curve)]
     return Examination(
         about=about,
-        flags=tuple(raised),
+        flags=tuple(said),
         clean=Rate(int(hits.sum()), len(hits)),
         robust=Rate(robust.count, robust.n),
         diagnosis=diagnosis,
@@ -304,7 +302,7 @@ def _take(net: nn.Module, one: Dataset) -> None:
 
 def _kind(flag: str) -> str:
     """A flag without its numbers: the same thing, seen on other images, is said once."""
-    return re.sub(r"[\d.]+", "", flag.rpartition("shift ")[2])
+    return re.sub(r"[\d.]+", "", flag)
 
 
 class _Clock:
