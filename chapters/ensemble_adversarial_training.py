@@ -199,8 +199,7 @@ def error_on(name, made):
 # ## One step, white-box: FGSM against R+FGSM
 #
 # The fast gradient sign method linearises the loss at $x$ and jumps to the corner of the $\epsilon$-cube where that
-# linear model is largest. R+FGSM spends part of the budget, $\alpha = \epsilon/2$, on a random step first, and takes the
-# gradient *there*:
+# linear model is largest. R+FGSM first spends $\alpha = \epsilon/2$ on a random step, and takes the gradient *there*:
 #
 # $$
 # \begin{aligned} x' &= \mathrm{clip}_{[0,1]}\bigl(x + \alpha\,\mathrm{sign}(\mathcal N(0, I))\bigr), \\
@@ -259,7 +258,7 @@ def error(architecture, training, quantity):
     """The errors of a model under an attack that the tables name; None where the run has no such model or source."""
     name = name_of(architecture, training)
     kind, _, among = quantity.partition(", sources ")
-    among = among.split(", ") if among else sources
+    among = among.split(", ") if among else run.architectures
     if quantity.startswith("FGSM from "):
         kind, among = "transferred", [quantity.removeprefix("FGSM from ")]
     if name not in nets or not set(among) <= set(sources):
@@ -318,7 +317,8 @@ def change(examples_of, among, on):
         for source in among
         if source != name.removesuffix("_adv")
     ]
-    return Outcomes(np.mean(apart, axis=0), seeds) if apart else "needs a second architecture"
+    whole = apart and sources == list(run.architectures)
+    return Outcomes(np.mean(apart, axis=0), seeds) if whole else "needs two or more, and all sources"
 
 
 first_row, second_row = (row.row for row in study.claims.rows if row.id in ("EAT-X1", "EAT-X2"))
@@ -923,7 +923,7 @@ plain("R+FGSM error (%) of, paper, alpha = eps/2, alpha = eps/6", rows)
 # | point | here | why | kind |
 # | --- | --- | --- | --- |
 # | seeds | three trainings of every model of Tables 6 to 8 and of those with input dropout (at `standard` one of A_adv, B_adv and these, unless `n_seeds_large` says 3, as in the published run); one for directions, rounding, R+FGSM training and the ensemble of holdouts; means are reported | the paper reports one number and does not say of how many runs; A and B need hours on two cores. With one seed the interval over images decides alone, and a new training moves a number about six times as far (median of 88 rows of the second edition) | fewer seeds |
-# | machine | seeds 1 and 2 trained and measured on a GPU, the published networks of seed 0 trained on a CPU and measured on the GPU; R+FGSM training, rounding and sanity on two CPU cores | measured again on a CPU, single steps made *on C* decide 2 to 6% of 500 images otherwise (the likely reason: neighbours that tie in a pooling window, of which each library moves another), other models' at most 1% | code variant |
+# | machine | seeds 1 and 2 trained and measured on a GPU; the published networks of seed 0 trained on a CPU and measured on the GPU, single steps on C's networks again on the CPU; R+FGSM training, rounding and sanity on two CPU cores | where neighbours tie in a pooling window (only C pools), each library moves another: made on the GPU, the single step on C_adv fools 12 of 500 images more, and steps from C fool 2 to 6% of images otherwise, as many less as more; elsewhere at most 1% | code variant |
 # | statements on ImageNet | cosine, norm, gain in ratio, weaker and random transfer, remaining weakness, directions (A and C, 500 images): measured on MNIST | ImageNet cannot be had here | substitution |
 # | static sources | A, C and D for A, C and D; B, C and D for B; another seed than the model and its attackers | the text names both sets and not which model has which | code variant |
 # | PGD-CW | 40 steps of $\epsilon/30$ from a random start on the margin up to 50 | the number of steps is not stated; as Madry et al. | code variant |

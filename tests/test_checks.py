@@ -109,7 +109,37 @@ def test_rows_are_paired_by_image_and_seed():
     both = piece([[True] * 10, [False] * 10], images=list(range(10)), seeds=(0, 1))
     assert checks.compare(both, piece([[False] * 10], images=list(range(10)), seeds=(1,)))[0].problem == ""
     swapped = checks.compare(both, piece([[True] * 10], images=list(range(10)), seeds=(1,)))[0]
-    assert swapped.problem == "10 of 10 outcomes changed, 2 may"
+    assert swapped.problem == "10 of 10 outcomes changed, 4 may"
+
+
+def problem(before: np.ndarray, after: np.ndarray) -> str:
+    images = list(range(len(before)))
+    (found,) = checks.compare(piece(before, images=images), piece(after, images=images))
+    return found.problem
+
+
+def flipped(outcomes: np.ndarray, places: slice) -> np.ndarray:
+    changed = outcomes.copy()
+    changed[places] = ~changed[places]
+    return changed
+
+
+def test_truth_values_may_flip_both_ways_but_not_one_way():
+    half = np.repeat([False, True], 250)
+    assert problem(half, flipped(half, slice(238, 262))) == "", "12 up and 12 down"
+    assert problem(half, flipped(half, slice(238, 250))) == "outcomes moved by 2.4% in the mean, 2.1% may"
+    assert problem(half, flipped(half, slice(234, 266))) == "32 of 500 outcomes changed, 30 may"
+
+
+def test_numbers_may_scatter_but_not_move_in_one_direction():
+    rng = np.random.default_rng(0)
+    losses, scatter = rng.uniform(5, 15, 200), rng.normal(0, 1, 200)
+    assert problem(losses, losses + scatter) == ""
+    assert problem(losses, losses + scatter + 0.5).startswith("outcomes moved by 3.9%"), (
+        "half a standard deviation"
+    )
+    assert problem(losses, 1.009 * losses) == "", "less than one percent is no direction"
+    assert problem(losses, 1.02 * losses).startswith("outcomes moved by 2.0% in the mean, 1.0% may")
 
 
 @pytest.mark.parametrize("today", [
