@@ -17,10 +17,11 @@ from robustutils.storage import write_atomically
 MOST_CHANGED = 0.06
 """Share of a row's outcomes that may change, four at least: truth values that flip, numbers that move by their mean size.
 
-Machines differ, and errors have a direction. Of 74 rows (six networks, five attacks and their losses, 500 images) a processor
-without AVX-512 and bfloat16 moved none by more than 1.9 standard errors, and flipped 1.2% of truth values at most; of 78 rows
-measured on a GPU it was 2.5 and 5.6%, but for one step on networks with pooling, where windows tie: 3.5. Half of the steps
-moved 14 of 26 multi-step rows by 10 standard errors and more, images shifted by 2/255 moved 16 of the 74 by 3.4 and more.
+Machines differ, and errors have a direction. Of 74 rows (six networks, five attacks and their losses, 500 images) a
+processor without AVX-512 and bfloat16 moved none by more than 1.9 standard errors, and flipped 1.2% of truth values at most.
+Of 78 rows measured on a GPU it was 2.5 and 5.6%, but 3.5 for one step on networks with pooling, where windows tie. Half of
+the steps moved 14 of 26 multi-step rows by 10 standard errors and more, images shifted by 2/255 moved 16 of the 74 by 3.4
+and more.
 """
 ERRORS = 3
 """Standard errors that the mean of a row may move, or :data:`MOST_MOVED`, whichever is more."""
