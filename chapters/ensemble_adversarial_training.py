@@ -207,7 +207,7 @@ def error_on(name, made):
 # $$
 #
 # On a linear loss half of the step is wasted on noise, and R+FGSM can do no better than FGSM. In the paper's Table 7 the two
-# differ by five points at most on standard models, on adversarially trained ones but B by 12 to 36: the gradient *at x* lies.
+# differ by at most five points on standard models, by 12 to 36 on adversarially trained ones but B: what $x$ shows misleads.
 
 # %%
 fgsm, rfgsm = attacks.FGSM(eps=run.epsilon), attacks.RFGSM(eps=run.epsilon)
