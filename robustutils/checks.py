@@ -24,9 +24,9 @@ the steps moved 14 of 26 multi-step rows by 10 standard errors and more, images 
 and more.
 """
 ERRORS = 3
-"""Standard errors that the mean of a row may move, or :data:`MOST_MOVED`, whichever is more."""
+"""How far the mean of a row may move, in standard errors of the paired differences; :data:`MOST_MOVED` where that is more."""
 MOST_MOVED = 0.01
-"""That share of the mean size of a row's numbers is no direction yet; of truth values, so many points."""
+"""How far it may move in any case: as a share of the numbers' mean size, or of all truth values."""
 
 
 @dataclass(frozen=True)
