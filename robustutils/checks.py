@@ -24,7 +24,7 @@ the steps moved 14 of 26 multi-step rows by 10 standard errors and more, images 
 and more.
 """
 ERRORS = 3
-"""How far the mean of a row may move, in standard errors of the paired differences; :data:`MOST_MOVED` where that is more."""
+"""How far the mean of a row may move, in standard errors of the paired differences, or :data:`MOST_MOVED` if more."""
 MOST_MOVED = 0.01
 """How far it may move in any case: as a share of the numbers' mean size, or of all truth values."""
 
