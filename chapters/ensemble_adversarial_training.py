@@ -318,7 +318,7 @@ def change(examples_of, among, on):
         if source != name.removesuffix("_adv")
     ]
     whole = apart and sources == list(run.architectures)
-    return Outcomes(np.mean(apart, axis=0), seeds) if whole else "needs two or more, and all sources"
+    return Outcomes(np.mean(apart, axis=0), seeds) if whole else "needs two or more and all sources"
 
 
 first_row, second_row = (row.row for row in study.claims.rows if row.id in ("EAT-X1", "EAT-X2"))
