@@ -22,7 +22,8 @@
 # {glue:text}`BS-T2-MNIST-alpha-0.9-beta-0.05-success-at-eps` (Madry's network on MNIST). A certified network goes from
 # {glue:text}`BS-T4-MNIST-alpha-1-beta-0-success-at-eps` to {glue:text}`BS-T4-MNIST-alpha-0.9-beta-0.05-success-at-eps`.
 # Of {glue:text}`glance-measured` claims measured, {glue:text}`glance-agrees` agree with *The Limitations of Adversarial
-# Training and the Blind-Spot Attack* {cite}`zhang2019limitations`, all with shortened training.
+# Training and the Blind-Spot Attack* {cite}`zhang2019limitations`, all with shortened training. What disagrees: C&W finds no
+# nearer examples than PGD, and WRM on MNIST and every network on Fashion-MNIST are weaker here before any scaling.
 
 # %% tags=["remove-input"]
 from robustutils.study import Study, describe, front
@@ -303,9 +304,9 @@ def columns_of(defence, s):
 
 
 n_each = {"n": run.n_carlini, "n_moved": run.n_gallery}
-places, closest = {}, {}  # of images correct in every column; C&W's result in each
+places, closest, in_full = {}, {}, {}  # of images correct in every column; C&W's results in each
 for d, s in (key for key in nets if key[0] != "natural" and key[1] in GREY):
-    places[d, s], closest[d, s] = blind_spots.nearest_in_cells(
+    places[d, s], closest[d, s], in_full[d, s] = blind_spots.nearest_in_cells(
         nets[d, s], nearest_attack(d), test[s], columns_of(d, s), **n_each
     )
 
@@ -340,15 +341,10 @@ plain(f"{header}, ascent - C&W [95% CI], C&W alone", beside)
 @functools.cache
 def distances_of_both(s):
     """Images that fall to both attacks, and C&W's and PGD's linf distances: as found, and drawn near."""
-    few, net = test[s].take(places["madry", s]), nets["madry", s]
-    pgd = carlini.pgd_nearest(net, few, steps=run.steps, dtype=run.dtype)
-    made = [closest["madry", s][0].images, pgd]
-    fell = torch.stack([(x != few.images).flatten(1).any(1) for x in made]).all(0)
-    near = [kept(carlini.shortened, net, few.images, few.labels, x) for x in made]
-    size = Linf(eps=1.0).size
-    pairs = {"as found": made, "drawn near": near}
-    far = {how: [size(few.images, x)[fell].numpy() for x in pair] for how, pair in pairs.items()}
-    return places["madry", s][fell], far
+    where, cw, net = places["madry", s], in_full["madry", s], nets["madry", s]
+    few, pgd = test[s].take(where), {"steps": run.steps, "dtype": run.dtype}
+    found = kept(carlini.beside_pgd, net, cw, few, **pgd)
+    return where[found["fell"]], {how: found[how].numpy() for how in ("as found", "drawn near")}
 
 
 def closer(dataset, quantity, examples="drawn near"):
@@ -760,26 +756,16 @@ figures.histograms(
 
 # %% mystnb={"figure": {"name": "bs-map", "caption": "Success (%) of the attack on the Madry network over scale (columns) and shift (lines, as a share of the largest possible), at the threshold of the defence, with fewer images and steps than in the tables: a cell at `standard` is good to 7 points. Empty where more than half of the images are misclassified before the attack."}, "image": {"alt": "Annotated heat maps of success rates; darker is higher; the column at scale one holds one value."}}
 scales, shares = [1.0, 0.95, 0.9, 0.85, 0.8, 0.7], [1.0, 0.5, 0.0, -0.5, -1.0]
+grid = {"scales": scales, "shares": shares, "n": run.n_map}
 defended = [s for s in sets if s in GREY and ("madry", s) in nets]
 probes = {s: data.some(test[s], 2 * run.n_map) for s in defended}
 quick_look = {"steps": run.trend_steps, "restarts": 0}
 planes = {
-    s: blind_spots.plane(
-        nets["madry", s],
-        at_radius("madry", s, **quick_look),
-        probe,
-        scales=scales,
-        shares=shares,
-        n=run.n_map,
-    )
+    s: blind_spots.plane(nets["madry", s], at_radius("madry", s, **quick_look), probe, **grid)
     for s, probe in probes.items()
 }
-on_the_plane = {
-    "lines": [f"{share:g}" for share in shares],
-    "columns": [f"{a:g}" for a in scales],
-    "xlabel": "scale alpha",
-    "ylabel": "share of the largest shift",
-}
+on_the_plane = {"xlabel": "scale alpha", "ylabel": "share of the largest shift"}
+on_the_plane |= {"lines": [f"{b:g}" for b in shares], "columns": [f"{a:g}" for a in scales]}
 figures.matrices({s: success for s, (success, _) in planes.items()}, **on_the_plane)
 
 # %% mystnb={"figure": {"name": "bs-map-accuracy", "caption": "Accuracy (%) on the same images before any attack. Only where it stays as it is are they blind spots; where it falls, the network is simply wrong about them."}, "image": {"alt": "Annotated heat maps of accuracies over the same plane."}}
@@ -907,8 +893,8 @@ for d, s, *epochs in (("wrm", "MNIST", 4, 8), ("madry", "Fashion-MNIST", 6, 24))
         fell = [~evaluation.evaluate(net, a, both).attacked for a in (pgd, at_radius(d, s))]
         for n in (run.carlini_l2_iterations // 10, run.carlini_l2_iterations) if d == "wrm" else ():
             search = carlini.CarliniL2(iterations=n, dtype=run.dtype)
-            found = carlini.nearest(net, search, both.first(run.n_carlini))
-            fell.append(found.distances < ball.eps)
+            parts = carlini.batches(net, search, both.first(run.n_carlini))
+            fell.append(kept(carlini.all_distances, parts) < ball.eps)
         rates = [*map(percent, fell), "", ""][:4]
         lines.append((LABELS[d], s, net.recipe.epochs, len(both), *rates))
 plain("network, data set, epochs, n, PGD-40, ascent, C&W with few iterations, with many", lines)
@@ -916,15 +902,20 @@ plain("network, data set, epochs, n, PGD-40, ascent, C&W with few iterations, wi
 # %% [markdown]
 # ```{admonition} About the published run
 # *Fashion-MNIST is not the safer set here.* The paper's network loses fewer images there than on MNIST, ours more
-# ({glue:text}`BS-T1-Fashion-MNIST-success` against {glue:text}`BS-T1-MNIST-success`), at the paper's accuracy. The attack is
-# not the reason: on the same images C&W finds nearly as many. Whether the length of training is, the table above says.
+# ({glue:text}`BS-T1-Fashion-MNIST-success` against {glue:text}`BS-T1-MNIST-success`), at the paper's accuracy. Four times the
+# training takes a quarter off, and does not turn the order. The strength of the attack is not the reason: on the same images
+# C&W finds no more than ascent.
+#
+# WRMTEXT
 #
 # *The certified network is a stand-in*: 95% of its training is on interval bounds at $\epsilon/2$, not on the dual bound. That
 # is the likely cause of its {glue:text}`BS-T4-MNIST-alpha-1-beta-0-accuracy` accuracy on MNIST (paper:
-# {glue:text}`BS-T4-MNIST-alpha-1-beta-0-accuracy-paper`) and of its smaller moves.
+# {glue:text}`BS-T4-MNIST-alpha-1-beta-0-accuracy-paper`) and of its smaller moves there, and of what it lacks on clothes.
 #
-# *WRM is weaker than theirs from the start*: {glue:text}`BS-T5-MNIST-alpha-1-beta-0-success-at-eps` of the images fall as they
-# are (paper: {glue:text}`BS-T5-MNIST-alpha-1-beta-0-success-at-eps-paper`). The paper does not say how its l2 attack was set.
+# *C&W is no nearer than PGD*, on either set, as found or drawn near: PGD at one radius stops at that radius, but a search over
+# radii makes up for it. *The size of a divergence is a matter of choices*: a third of the points, half or twice the bandwidth,
+# another floor each move it by a factor of two and more, as far as ours lie from the paper's; where each class is embedded by
+# itself, next to none is left. MNIST lies above Fashion-MNIST in every line of the table, as in the paper.
 # ```
 
 # %% [markdown]
@@ -933,7 +924,8 @@ plain("network, data set, epochs, n, PGD-40, ascent, C&W with few iterations, wi
 # Robustness measured on a test set is robustness *there*: the protection thins out with the distance to the training set,
 # in the farthest tenth by {glue:text}`BS-F1-MNIST-farthest-tenth-minus-nearest-tenth` on MNIST. A change of contrast that
 # this distance hardly notices (AUROC {glue:text}`BS-F5-MNIST-alpha-0.7-beta-0-AUROC-of-distance-for-scaled`) is enough to
-# leave it. A certificate does not help, because what it promises for one image it does not promise for its copy.
+# leave it. A certificate does not help, because what it promises for one image it does not promise for its copy: recomputed
+# for the copies it is honest, and holds for none of those on grey at $\alpha=0.9$ on MNIST, whether they fall or not.
 #
 # What the paper did not see: the blind spot is mostly the *background*. With a black background ($\beta = -(1-\alpha)/2$, the
 # lowest line of the map) a tenth less contrast does little, with a grey one it opens most images. And training on scaled

@@ -8,6 +8,7 @@ The key of a cached file adds what a machine adds to a result: the device and th
 What cannot be named, a model or a loss of your own, is computed at every call and not kept.
 """
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
@@ -193,6 +194,7 @@ class Call(Artifact):
         self.function, self._file = function, file
         self.kind = function.__name__.strip("_").lower()
         self._value: Any = None
+        self._noted: tuple[str, dict[str, Any], Tensors] | None = None
 
     @functools.cached_property
     def name(self) -> str:  # type: ignore[override]
@@ -222,6 +224,8 @@ class Call(Artifact):
     def __call__(self) -> Any:
         if self._value is None:
             self._value = self._found() if self._file else self._made()
+        elif self._noted:
+            shelf.note(*self._noted)  # it may have been asked for as a part of another, and now for itself
         return self._value
 
     def _made(self) -> Any:
@@ -233,16 +237,19 @@ class Call(Artifact):
         except Unnamed as reason:
             log.info("computed and not kept: %s", reason)
             return self._made()
-        tensors = shelf.outcome(name)
-        if tensors is None:
+        if name in shelf.outcomes:
+            tensors, certificate = shelf.outcomes[name]
+        else:
 
             def build(_: Path) -> Tensors:
-                value = self._made()
+                with shelf.aside():
+                    value = self._made()
                 return {"value": value} if isinstance(value, Tensor) else value
 
             dtype = precision_of(self._described, self.device)
             tensors, certificate = cached(self.key, build, device=self.device, dtype=dtype)
-            shelf.note(name, certificate, tensors)
+        self._noted = name, certificate, tensors
+        shelf.note(*self._noted)
         return tensors["value"] if tensors.keys() == {"value"} else tensors
 
 
@@ -357,19 +364,23 @@ class Shelf:
         self.used: dict[str, dict[str, Any]] = {}
         self.small: dict[str, Tensors] = {}
         self.flags: dict[str, tuple[str, ...]] = {}
+        self._within = 0
 
-    def outcome(self, name: str) -> Tensors | None:
-        """The published tensors of an artifact, or None."""
-        if name not in self.outcomes:
-            return None
-        tensors, certificate = self.outcomes[name]
-        self.note(name, certificate, tensors)
-        return tensors
+    @contextlib.contextmanager
+    def aside(self) -> Iterator[None]:
+        """While an artifact is made, those it is made of are not published: whoever finds it does not ask for them."""
+        self._within += 1
+        try:
+            yield
+        finally:
+            self._within -= 1
 
     def note(self, name: str, certificate: dict[str, Any], tensors: Tensors | None = None) -> None:
         """Remember that an artifact was used, and its tensors where they are small enough to be published."""
         self.used[name] = certificate
-        if tensors is not None and sum(tensor.nbytes for tensor in tensors.values()) <= SMALL:
+        if tensors is None or self._within:
+            return
+        if sum(tensor.nbytes for tensor in tensors.values()) <= SMALL:
             self.small[name] = tensors
 
 

@@ -13,14 +13,15 @@ import torch
 from torch import Tensor, nn
 
 from robustutils import flags
-from robustutils.artifacts import kept, later
+from robustutils.artifacts import Call, kept, later
 from robustutils.attacks import PGD, admitted, ascend, evaluation_mode, margin
-from robustutils.carlini import CarliniL2, CarliniLinf, Nearest, nearest
+from robustutils.carlini import CarliniL2, CarliniLinf, Nearest, all_distances, batches
 from robustutils.data import Dataset
 from robustutils.evaluation import Model, Rate, Verdicts, adversarial, correct, evaluate
 from robustutils.outcomes import Outcomes
 from robustutils.speed import ONCE_FLOAT32
 from robustutils.square import Square
+from robustutils.storage import Tensors
 from robustutils.threats import ThreatSet
 
 
@@ -257,11 +258,12 @@ def nearest_in_cells(
     *,
     n: int,
     n_moved: int,
-) -> tuple[Tensor, list[Nearest]]:
+) -> tuple[Tensor, list[Nearest], list[Call]]:
     """The nearest adversarial examples of the same images in several (alpha, beta), as in the paper's galleries.
 
     The images are the first ``n`` that are classified correctly in every cell, those of a cell other than (1, 0) the first
-    ``n_moved`` of these. Returns their places in the data set and one result for each cell.
+    ``n_moved`` of these. Returns their places in the data set; for each cell the distances of all and the images of its
+    first ``n_moved``; and the batches of :func:`robustutils.carlini.nearest` with all images, cell after cell.
 
     Raises:
         ValueError: fewer than 4 images are classified correctly in every cell.
@@ -274,7 +276,15 @@ def nearest_in_cells(
     chosen = [places if cell == (1, 0) else places[:n_moved] for cell in cells]
     images = torch.cat([part.images[some] for part, some in zip(moved, chosen, strict=True)])
     together = dataset.take(torch.cat(chosen)).changed(images)
-    found = nearest(model, attack, together, batch_size=60)
+    parts = batches(model, attack, together, batch_size=60)
     sizes = [len(some) for some in chosen]
-    split = zip(found.images.split(sizes), found.distances.split(sizes), strict=True)
-    return places, [Nearest(*parts) for parts in split]
+    found = kept(_first_of_each, parts, sizes, n_moved)
+    drawn = [min(size, n_moved) for size in sizes]
+    split = zip(found["images"].split(drawn), found["distances"].split(sizes), strict=True)
+    return places, [Nearest(*cell) for cell in split], parts
+
+
+def _first_of_each(parts: Sequence[Tensors], sizes: Sequence[int], n: int) -> Tensors:
+    """Of batches that hold groups of some sizes: all distances, and the images of the first n of each group."""
+    groups = torch.cat([part["images"] for part in parts]).split(list(sizes))
+    return {"images": torch.cat([group[:n] for group in groups]), "distances": all_distances(parts)}

@@ -6,17 +6,18 @@ it leaves the batch when its own search is over. An image's pixels are (tanh(w) 
 projection. As in BS there are two starts for each image, and the nearer result counts.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from robustutils import artifacts
-from robustutils.artifacts import kept, later
+from robustutils.artifacts import Call, later
 from robustutils.attacks import PGD, admitted, evaluation_mode, margin
 from robustutils.data import Dataset
 from robustutils.evaluation import Model, adversarial, correct
 from robustutils.speed import FastInputGradients, autocast, device_of, exact
+from robustutils.storage import Tensors
 from robustutils.threats import L2, Linf, check
 
 SURE = 1e-5
@@ -291,11 +292,25 @@ def nearest(
     model: Model, attack: CarliniLinf | CarliniL2, dataset: Dataset, *, batch_size: int = 100, seed: int = 0
 ) -> Nearest:
     """The attack on a whole data set, held to the box; each batch is kept in the artifact cache when it is done."""
-    parts = []
-    for first in range(0, len(dataset), batch_size):
-        x, y = dataset.images[first : first + batch_size], dataset.labels[first : first + batch_size]
-        parts.append(artifacts.kept(_nearest, model, attack, x, y, seed + first))
+    parts = [part() for part in batches(model, attack, dataset, batch_size=batch_size, seed=seed)]
     return Nearest(*(torch.cat([part[name] for part in parts]) for name in ("images", "distances")))
+
+
+def batches(
+    model: Model, attack: CarliniLinf | CarliniL2, dataset: Dataset, *, batch_size: int = 100, seed: int = 0
+) -> list[Call]:
+    """The batches of :func:`nearest` as artifacts: ``images`` and ``distances`` by name, looked for when called."""
+    return [
+        later(_nearest, model, attack, x, y, seed + batch_size * number)
+        for number, (x, y) in enumerate(
+            zip(dataset.images.split(batch_size), dataset.labels.split(batch_size), strict=True)
+        )
+    ]
+
+
+def all_distances(parts: Sequence[Tensors]) -> Tensor:
+    """The distances of all examples of some batches."""
+    return torch.cat([part["distances"] for part in parts])
 
 
 def shortened(model: nn.Module, x: Tensor, y: Tensor, x_adv: Tensor, *, halvings: int = 10) -> Tensor:
@@ -320,7 +335,9 @@ LADDER = tuple(0.02 * 1.05**k for k in range(80))
 """Radii that :func:`pgd_nearest` tries, each a twentieth larger than the last: 0.02 to 0.94."""
 
 
-def pgd_nearest(model: Model, dataset: Dataset, *, steps: int, dtype: torch.dtype = torch.float32) -> Tensor:
+def pgd_nearest(
+    model: nn.Module, dataset: Dataset, *, steps: int, dtype: torch.dtype = torch.float32
+) -> Tensor:
     """PGD's example in the smallest linf ball of :data:`LADDER` that holds one, found by bisection, else the image.
 
     PGD climbs the cross-entropy for ``steps`` steps of eps / 10. Float32 [N, C, H, W] on the CPU.
@@ -334,12 +351,39 @@ def pgd_nearest(model: Model, dataset: Dataset, *, steps: int, dtype: torch.dtyp
             tried = (open_ & (middle == level)).nonzero().squeeze(1)
             eps = LADDER[level]
             pgd = PGD(threat=Linf(eps=eps), steps=steps, step_size=eps / 10, dtype=dtype)
-            made = later(adversarial, model, pgd, dataset.take(tried))()
-            stands = kept(correct, model, made, dataset.labels[tried])
+            made = adversarial(model, pgd, dataset.take(tried))
+            stands = correct(model, made, dataset.labels[tried])
             withstood[tried[stands]] = level
             fooled[tried[~stands]] = level
             images[tried[~stands]] = made[~stands]
     return images
+
+
+def beside_pgd(
+    model: nn.Module,
+    parts: Sequence[Tensors],
+    dataset: Dataset,
+    *,
+    steps: int,
+    dtype: torch.dtype = torch.float32,
+) -> Tensors:
+    """How near two attacks come to the same images: C&W, whose batches begin with them, and :func:`pgd_nearest`.
+
+    Returns:
+        ``fell``: bool [N], images that fall to both; of these n, float32 [2, n] linf distances of C&W's and PGD's
+        examples: ``as found``, and ``drawn near`` by :func:`shortened`.
+    """
+    images = dataset.images
+    made = [torch.cat([part["images"] for part in parts])[: len(dataset)]]
+    made.append(pgd_nearest(model, dataset, steps=steps, dtype=dtype))
+    near = [shortened(model, images, dataset.labels, x_adv) for x_adv in made]
+    fell = torch.stack([(x_adv != images).flatten(1).any(1) for x_adv in made]).all(0)
+    size = Linf(eps=1.0).size
+    far = {
+        how: torch.stack([size(images, x_adv)[fell] for x_adv in pair])
+        for how, pair in (("as found", made), ("drawn near", near))
+    }
+    return {"fell": fell, **far}
 
 
 def _nearest(

@@ -701,6 +701,23 @@ def test_the_shelf_knows_what_a_run_has_used_and_keeps_what_is_small(tiny_data, 
     assert shelf.used == shelf.small == shelf.outcomes == {}
 
 
+def test_what_an_artifact_is_made_of_is_published_only_where_it_is_asked_for_itself(tiny_data):
+    attack = PGD(threat=Linf(eps=0.1), steps=2, step_size=0.05)
+    for again in range(2):
+        shelf.clear()
+        images = later(evaluation.adversarial, network(), attack, tiny_data)
+        stands = later(evaluation.correct, network(), images, tiny_data.labels)
+        stands()
+        assert shelf.small.keys() == {stands.name}, ("from the cache" if again else "made", list(shelf.small))
+        images()
+        assert shelf.small.keys() == {stands.name, images.name}
+    shelf.clear()
+    with pytest.raises(KeyError), shelf.aside():
+        raise KeyError
+    stands()
+    assert shelf.small.keys() == {stands.name}, "one that failed leaves nothing aside"
+
+
 def test_certificates_name_the_precision_that_passes_ran_in(tiny_data, monkeypatch):
     for fast in (torch.bfloat16, torch.float32):
         monkeypatch.setattr(speed, "fast_dtype", lambda device, fast=fast: fast)

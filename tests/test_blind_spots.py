@@ -201,15 +201,20 @@ def test_the_plane_is_empty_where_there_is_no_room_or_too_little_is_right(digits
 def test_galleries_show_the_same_images_in_every_cell(digits, digits_net):
     attack = CarliniLinf(iterations=10, initial_c=0.1, learning_rate=5e-2)
     cells = [(1.0, 0.0), (0.8, 0.1)]
-    places, found = blind_spots.nearest_in_cells(digits_net, attack, digits.first(30), cells, n=6, n_moved=4)
+    few, sizes = digits.first(30), {"n": 6, "n_moved": 4}
+    places, found, parts = blind_spots.nearest_in_cells(digits_net, attack, few, cells, **sizes)
     assert len(places) == 6
     assert [len(part.distances) for part in found] == [6, 4]
+    assert [len(part.images) for part in found] == [4, 4], "the gallery shows no more"
+    (whole,) = (part() for part in parts)
+    assert torch.equal(whole["images"][[0, 1, 2, 3, 6, 7, 8, 9]], torch.cat([part.images for part in found]))
+    assert torch.equal(whole["distances"], torch.cat([part.distances for part in found]))
     for (alpha, beta), part in zip(cells, found, strict=True):
-        images = transformed(digits.take(places[: len(part.distances)]), alpha, beta)
+        images = transformed(digits.take(places[:4]), alpha, beta)
         assert (digits_net(images.images).argmax(1) == images.labels).all()
         apart = (part.images - images.images).flatten(1).abs().amax(1)
-        there = part.distances.isfinite()
-        assert (apart[there] <= part.distances[there] + 1e-6).all()
+        there = part.distances[:4].isfinite()
+        assert (apart[there] <= part.distances[:4][there] + 1e-6).all()
     with pytest.raises(ValueError, match=r"stay correctly classified in .*: at least 4 must"):
         blind_spots.nearest_in_cells(digits_net, attack, digits.first(3), cells, n=6, n_moved=4)
 

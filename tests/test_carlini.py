@@ -264,6 +264,8 @@ def test_nearest_names_every_distance_and_computes_each_batch_once(cache, monkey
     again = nearest(model, attack, data, batch_size=3)
     assert torch.equal(again.images, result.images)
     assert torch.equal(again.distances, result.distances)
+    parts = carlini.batches(model, attack, data, batch_size=3)
+    assert torch.equal(carlini.all_distances([part() for part in parts]), result.distances)
     assert len(done) == 3, "a finished batch was computed again"
     nearest(model, replace(attack, iterations=29), data, batch_size=3)
     assert len(done) == 6, "another attack was answered from the cache"
@@ -351,3 +353,22 @@ def test_pgd_stops_in_the_smallest_ball_of_its_ladder_that_holds_an_example():
     assert (net(found)[reached].argmax(1) != y[reached]).all()
     assert (apart[reached] >= exact[reached] - 1e-5).all()
     assert (apart[reached] <= 1.05 * 1.02 * exact[reached]).all(), "a step of the ladder is a twentieth"
+
+
+def test_two_attacks_are_compared_on_the_images_that_fall_to_both():
+    net = dense()
+    x = torch.rand(12, 1, 2, 3, generator=torch.Generator().manual_seed(5))
+    few = Dataset("linear", "test", x, net(x).argmax(1), ("a", "b"), "e" * 64)
+    pgd = pgd_nearest(net, few, steps=20)
+    stays = torch.arange(12) % 3 == 0
+    cw = torch.where(stays[:, None, None, None], x, pgd)  # the same examples, but for those it did not find
+    parts = [{"images": torch.cat([cw, x])[first : first + 8]} for first in (0, 8, 16)]
+    found = carlini.beside_pgd(net, parts, few, steps=20)
+    fell = ~stays & (pgd != x).flatten(1).any(1)
+    assert fell.sum() == 8, "PGD finds an example of every image"
+    assert torch.equal(found["fell"], fell)
+    size = (pgd - x).flatten(1).abs().amax(1)[fell]
+    torch.testing.assert_close(found["as found"], torch.stack([size, size]))
+    near = (carlini.shortened(net, x, few.labels, pgd) - x).flatten(1).abs().amax(1)[fell]
+    torch.testing.assert_close(found["drawn near"], torch.stack([near, near]))
+    assert (found["drawn near"] < found["as found"]).any()

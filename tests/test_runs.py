@@ -180,7 +180,7 @@ def test_a_run_has_the_outcomes_at_hand_that_the_environment_names(tmp_path, mon
     assert shelf.outcomes == {}
     monkeypatch.setenv(pieces.VARIABLE, str(path))
     begin()
-    assert shelf.outcome("judged-1")["value"].tolist() == [True, False]
+    assert shelf.outcomes["judged-1"][0]["value"].tolist() == [True, False]
 
 
 def test_the_defaults_of_a_profile_are_checked_too():
