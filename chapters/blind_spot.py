@@ -911,7 +911,7 @@ plain("network, data set, epochs, n, PGD-40, ascent, C&W with few iterations, wi
 # *WRM falls far more often than the paper's* ({glue:text}`BS-T5-MNIST-alpha-1-beta-0-success-at-eps` against
 # {glue:text}`BS-T5-MNIST-alpha-1-beta-0-success-at-eps-paper`), and the strength of the attack decides how often: C&W with a
 # tenth of its iterations breaks fewer images than the paper says, with all of them nearly as many as ascent. Twice the
-# training changes little. The paper does not say how its l2 attack was set.
+# training takes four points off. The paper does not say how its l2 attack was set.
 #
 # *The certified network is a stand-in*: 95% of its training is on interval bounds at $\epsilon/2$, not on the dual bound. That
 # is the likely cause of its {glue:text}`BS-T4-MNIST-alpha-1-beta-0-accuracy` accuracy on MNIST (paper:
@@ -928,7 +928,7 @@ plain("network, data set, epochs, n, PGD-40, ascent, C&W with few iterations, wi
 #
 # Robustness measured on a test set is robustness *there*: the protection thins out with the distance to the training set,
 # in the farthest tenth by {glue:text}`BS-F1-MNIST-farthest-tenth-minus-nearest-tenth` on MNIST; on Fashion-MNIST images at
-# middle distances fall as often as far ones, and only near ones stand. A change of contrast that this distance hardly
+# middle distances fall as often as far ones, only near ones less often. A change of contrast that this distance hardly
 # notices (AUROC {glue:text}`BS-F5-MNIST-alpha-0.7-beta-0-AUROC-of-distance-for-scaled`) is enough to leave it. A certificate
 # does not help, because what it promises for one image it does not promise for its copy; recomputed for the copies it is
 # honest, and holds for none of those at $\alpha=0.9$, $\beta=0.05$ on MNIST, whether they fall or not.
