@@ -1,6 +1,6 @@
 """How long does the exact alignment search take, and what would it take without its bounds?
 
-The first MNIST test images are aligned with the training set by ``robustutils.alignment.search``. Beside it stand its own
+The first MNIST test images are aligned with the training set by ``alignment.search``. Beside it stand its own
 brute force, which compares pixel by pixel, and a matrix product of all canvases with all shifted queries; both run
 on a part and are extrapolated by their number of candidates. Every contender counts the same distances. With a part of
 the rotations, ``--rotations 3``, the search is extrapolated in the same way: thresholds are then a little higher than on
@@ -21,9 +21,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from robustutils import alignment, data, provenance
-from robustutils.alignment import PAPER_GRID, UNITS, Grid
+from robustutils import data, provenance
 from robustutils.data import Dataset
+from robustutils.papers.invariance import alignment
+from robustutils.papers.invariance.alignment import PAPER_GRID, UNITS, Grid
 
 
 def by_matrix_product(queries: Tensor, labels: Tensor, train: Dataset, grid: Grid) -> dict[str, Tensor]:

@@ -1,6 +1,6 @@
 """How near does the default attack come to AutoAttack, and in which part of its time?
 
-AutoAttack's four components (torchattacks, at their full step counts) and :class:`robustutils.refereed.Refereed` attack the
+AutoAttack's four components (torchattacks, at their full step counts) and ``DefaultAttack`` attack the
 first 500 test images of two adversarially trained networks on one thread. Each component sees what the ones before it left;
 robust accuracy is counted by the same fresh float32 pass.
 """
@@ -19,7 +19,7 @@ import torchattacks
 from torch import Tensor, nn
 
 from robustutils import data, evaluation, models, provenance, threats
-from robustutils.refereed import Refereed
+from robustutils.default_attack import DefaultAttack
 from robustutils.threats import Linf
 
 NETWORKS = {"madry_mnist": ("mnist", 0.3), "madry_fashion_mnist": ("fashion_mnist", 0.1)}
@@ -47,7 +47,7 @@ def auto_attack(model: nn.Module, test: data.Dataset, eps: float) -> dict[str, A
         start = time.process_time()
         x_adv = torch.cat([attack(test.images[some], test.labels[some]) for some in rows.split(BATCH)])
         seconds = time.process_time() - start
-        threats.check(Linf(eps=eps), test.images[rows], x_adv)
+        threats.check_inside(Linf(eps=eps), test.images[rows], x_adv)
         left[rows] = evaluation.correct(model, x_adv, test.labels[rows])
         stages.append({"name": name, "cpu_seconds": round(seconds, 1), "robust": _percent(left)})
         print(" ", stages[-1], flush=True)
@@ -56,7 +56,7 @@ def auto_attack(model: nn.Module, test: data.Dataset, eps: float) -> dict[str, A
 
 def ours(model: nn.Module, test: data.Dataset, eps: float, dtype: torch.dtype) -> dict[str, Any]:
     """CPU seconds and robust accuracy of the default attack in one precision."""
-    attack = Refereed(threat=Linf(eps=eps), dtype=dtype)
+    attack = DefaultAttack(threat=Linf(eps=eps), dtype=dtype)
     with tempfile.TemporaryDirectory() as empty:
         os.environ["ROBUSTUTILS_CACHE"] = empty  # so that nothing is found there
         start = time.process_time()
@@ -86,7 +86,7 @@ def report(results: dict[str, Any]) -> str:
         for kind in ("float32", "bfloat16"):
             mine = found[kind]
             lines.append(
-                f"| `Refereed`, {kind} | {mine['cpu_seconds']:.0f} | {mine['robust']:.1f} "
+                f"| `DefaultAttack`, {kind} | {mine['cpu_seconds']:.0f} | {mine['robust']:.1f} "
                 f"| {theirs['cpu_seconds'] / mine['cpu_seconds']:.0f} |"
             )
         head = [f"## {name}, linf {found['eps']}, {found['images']} images", ""]

@@ -295,9 +295,9 @@ n_test = None  # first test images attacked
 device = None  # cpu or cuda; None takes a GPU where there is one
 
 # %% tags=["hide-input"]
-from robustutils import attacks, data, defences, evaluation, figures, networks, sanity, tables
+from robustutils import attacks, data, evaluation, figures, networks, recipes, sanity, tables
 from robustutils.artifacts import kept, later
-from robustutils.study import Study
+from robustutils.book.study import Study
 from robustutils.threats import Linf
 
 study = Study.begin("background", globals())
@@ -311,7 +311,7 @@ run = study.run
 train = data.some(data.load(run.dataset, "train"), run.n_train)
 test = data.some(data.load(run.dataset, "test"), run.n_test)
 model = networks.Network(
-    defences.recipe("small_cnn").replace(epochs=run.epochs), train, device=run.device
+    recipes.recipe("small_cnn").replace(epochs=run.epochs), train, device=run.device
 )
 
 ladder = {

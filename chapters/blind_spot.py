@@ -26,7 +26,7 @@
 # nearer examples than PGD, and WRM on MNIST and every network on Fashion-MNIST are weaker here before any scaling.
 
 # %% tags=["remove-input"]
-from robustutils.study import Study, describe, front
+from robustutils.book.study import Study, describe, front
 
 front("blind_spot")
 
@@ -84,12 +84,15 @@ import functools
 import numpy as np
 import torch
 from IPython.display import display
-from robustutils import attacks, blind_spots, bounds, carlini, data, evaluation, figures
-from robustutils import manifolds, models, networks, objectives, sanity, statistics
-from robustutils import defences as recipes
+from robustutils.papers.blind_spot.objectives import ScaledAndShifted
+from robustutils.papers.blind_spot.recipes import recipe_in_seconds
+from robustutils import attacks, bounds, data, evaluation, figures
+from robustutils.papers.blind_spot import blind_spots, carlini
+from robustutils import models, networks, recipes, sanity, statistics
+from robustutils.papers.blind_spot import feature_distance
 from robustutils.artifacts import kept
 from robustutils.outcomes import Measurement, Outcomes, Ranking
-from robustutils.parameters import ParameterError
+from robustutils.book.parameters import ParameterError
 from robustutils.tables import plain
 from robustutils.threats import L2, Linf
 
@@ -171,7 +174,7 @@ def in_seconds(s):
 def recipe(defence, s):
     """How a defence is trained on a data set."""
     if in_seconds(s):
-        chosen = recipes.recipe_in_seconds(defence, GREY[s])
+        chosen = recipe_in_seconds(defence, GREY[s])
     else:
         chosen = recipes.recipe_of(defence, sets[s], in_full=run.training == "full")
     return chosen.replace(epochs=run.epochs) if run.epochs else chosen
@@ -395,7 +398,7 @@ distances, fallen = {}, {}  # of and on all test images, by (network, data set)
 for (d, s), net in nets.items():
     certificate = d == "kolter_wong" and s == "CIFAR-10"
     if d in ("natural", "madry") or certificate:
-        distances[d, s] = kept(manifolds.distances, net, test[s], trained_on(d, s), KS)
+        distances[d, s] = kept(feature_distance.distances, net, test[s], trained_on(d, s), KS)
     if d == "madry" or certificate:
         attack = at_radius(d, s, steps=run.trend_steps, restarts=0)
         fallen[d, s] = ~evaluation.evaluate(net, attack, test[s]).attacked
@@ -477,7 +480,7 @@ for s, features in ((s, f) for s in trended for f in FEATURES):
     if s in GREY and run.profile != "check":
         d = "natural" if features == NATURAL else "madry"
         where = (test[s], trained_on(d, s), [5])
-        before = kept(manifolds.distances, nets[d, s], *where, drop=2)["5"].numpy()
+        before = kept(feature_distance.distances, nets[d, s], *where, drop=2)["5"].numpy()
         far, hits = before[correct["madry", s].numpy()], farness(s, features)[1]
         lines.append((s, *strength(f"{features} before the ReLU, k = 5", far, hits)))
 plain("data set, features, AUROC, rank correlation", lines)
@@ -507,7 +510,7 @@ def embedded(s, features):
     """Divergences by kind, one for each embedding: arrays [embeddings]."""
     d = "natural" if features == NATURAL else "madry"
     where = (nets[d, s], test[s], trained_on(d, s), run.n_embedded)
-    found = [kept(manifolds.divergences, *where, seed) for seed in range(run.n_embeddings)]
+    found = [kept(feature_distance.divergences, *where, seed) for seed in range(run.n_embeddings)]
     return {kind: np.array([each[kind].item() for each in found]) for kind in KINDS}
 
 
@@ -563,11 +566,11 @@ plain("data set, features, KL, renormalised, from itself, spread, normalised dis
 # %%
 enough = run.n_test >= 100 and run.profile != "check"
 lines, flat = [], [s for s in GREY if ("madry", s) in nets and enough]
-for label, choices in manifolds.VARIANTS.items() if flat else ():
+for label, choices in feature_distance.VARIANTS.items() if flat else ():
     numbers = []
     for s in flat:
         where = (nets["madry", s], test[s], trained_on("madry", s), min(run.n_embedded, 1500))
-        found = kept(manifolds.divergences, *where, 0, **choices)
+        found = kept(feature_distance.divergences, *where, 0, **choices)
         far, noise = found["truncated"].item(), found["itself"].item()
         numbers += [f"{far:.3f}", f"{far - noise:.3f}"]
     lines.append((label, *numbers))
@@ -721,7 +724,7 @@ SCALES = {"MNIST": 0.7, "Fashion-MNIST": 0.9}
 @functools.cache
 def as_they_are_and_scaled(s, alpha):
     moved, near = blind_spots.transformed(test[s], alpha, 0.0), trained_on("madry", s)
-    away = kept(manifolds.distances, nets["madry", s], moved, near, [5])["5"].numpy()
+    away = kept(feature_distance.distances, nets["madry", s], moved, near, [5])["5"].numpy()
     return distances["madry", s]["5"].numpy(), away
 
 
@@ -783,7 +786,7 @@ figures.matrices({s: accuracy for s, (_, accuracy) in planes.items()}, **on_the_
 repairs = []
 for s in defended[:1] if run.n_repair else ():
     usual = recipe("madry", s)
-    scaled = objectives.ScaledAndShifted(objective=usual.objective, least=0.7)
+    scaled = ScaledAndShifted(objective=usual.objective, least=0.7)
     repaired = networks.Network(
         usual.replace(objective=scaled), trained_on("madry", s), seed=run.seed, device=run.device
     )
@@ -821,7 +824,7 @@ def success_over_radius(defence, s):
 
 kinds = {"adversarial": "madry", "standard": "natural"}
 sweeps = {s: {k: success_over_radius(d, s) for k, d in kinds.items()} for s in defended}
-figures.curves(factors, sweeps, xlabel="radius / threshold", ylabel="success (%)")
+figures.lines(factors, sweeps, xlabel="radius / threshold", ylabel="success (%)")
 
 
 # %%

@@ -38,7 +38,7 @@
 # ```
 
 # %% tags=["remove-input"]
-from robustutils.study import Study, describe, front
+from robustutils.book.study import Study, describe, front
 
 front("disentangling")
 
@@ -91,13 +91,14 @@ import functools
 import torch
 from IPython.display import display
 from myst_nb import glue
-from robustutils import attempts as trying
-from robustutils import curves, data, evaluation, figures, fonts, models, networks, projection
-from robustutils import sanity, sliders, vae_gan
-from robustutils import defences as recipes
+from robustutils.papers.disentangling import attempts as trying
+from robustutils import data, evaluation, figures, models, networks
+from robustutils.papers.disentangling import recipes, curves, fonts, projection
+from robustutils import sanity
+from robustutils.papers.disentangling import sliders, vae_gan
 from robustutils.artifacts import kept
-from robustutils.curves import Band, Trained
-from robustutils.latent import Ascent, CarliniAscent, InPixels
+from robustutils.papers.disentangling.curves import Band, Trained
+from robustutils.papers.disentangling.latent import Ascent, CarliniAscent, InPixels
 from robustutils.outcomes import Measurement, Outcomes
 from robustutils.tables import plain
 
@@ -160,7 +161,7 @@ def gan(name, label):
     """The VAE-GAN of one class, trained on all training images of this class."""
     pool, narrow = pools[name], run.gan_width == "half"
     beta = vae_gan.vae_gan_beta(name, label)
-    chosen = recipes.dis_vae_gan(beta, narrow=narrow, epochs=run.gan_epochs)
+    chosen = recipes.vae_gan(beta, narrow=narrow, epochs=run.gan_epochs)
     images = pool.take((pool.labels == label).nonzero().squeeze(1))
     return networks.Network(chosen, images, seed=run.seed, device=run.device)
 
@@ -256,14 +257,14 @@ def recipe(name, strategy, images):
     steps = run.train_steps if len(images) <= 1000 else run.train_steps_large
     known, ranges = coded(name, images), RANGES[name]
     made = {
-        "normal": recipes.dis_normal,
-        "regular": lambda: recipes.dis_regular(steps),
-        "on_manifold": lambda: recipes.dis_on_manifold(known, steps),
-        "learned": lambda: recipes.dis_on_manifold(known, steps, independent=True),
-        "transformation_adversarial": lambda: recipes.dis_transformation_adversarial(ranges, steps),
-        "transformation_augmentation": lambda: recipes.dis_transformation_augmentation(ranges),
-        "mixture": lambda: recipes.dis_mixture(known, steps),
-        "trades": lambda: recipes.dis_trades(steps),
+        "normal": recipes.normal,
+        "regular": lambda: recipes.regular(steps),
+        "on_manifold": lambda: recipes.on_manifold(known, steps),
+        "learned": lambda: recipes.on_manifold(known, steps, independent=True),
+        "transformation_adversarial": lambda: recipes.transformation_adversarial(ranges, steps),
+        "transformation_augmentation": lambda: recipes.transformation_augmentation(ranges),
+        "mixture": lambda: recipes.mixture(known, steps),
+        "trades": lambda: recipes.trades(steps),
     }
     return made[strategy]().replace(epochs=run.epochs)
 
@@ -401,7 +402,7 @@ def over_sizes(name, strategies, quantity):
 
 
 panels = {NAMES[name]: over_sizes(name, STRATEGIES[name], "test error") for name in run.dataset}
-figures.curves(SIZES, panels, xlabel="training images", ylabel="test error (%)", log=True)
+figures.lines(SIZES, panels, xlabel="training images", ylabel="test error (%)", log=True)
 
 # %% [markdown]
 # ## Does on-manifold robustness follow generalisation?
@@ -749,7 +750,7 @@ panels = {
     q: over_sizes("fonts", shown, q)
     for q in ("test error", "on-manifold success", "regular success")
 }
-figures.curves(
+figures.lines(
     SIZES, panels if shown else {}, xlabel="training images", ylabel="images (%)", log=True
 )
 

@@ -24,7 +24,7 @@
 # {glue:text}`glance-agrees` more agree with fewer seeds or a stand-in.
 
 # %% tags=["remove-input"]
-from robustutils.study import Study, describe, front
+from robustutils.book.study import Study, describe, front
 
 front("ensemble_adversarial_training")
 
@@ -78,13 +78,19 @@ import functools
 
 import numpy as np
 import torch
-from robustutils import artifacts, attacks, data, defences, evaluation, figures, flips, masking
-from robustutils import models, networks, sanity, subspaces
+from robustutils import artifacts, attacks, data, evaluation, figures, masking, recipes
+from robustutils.papers.ensemble.models import Average
+from robustutils.papers.ensemble.objectives import share_of_own_steps
+from robustutils.papers.ensemble.recipes import with_sources
+from robustutils.papers.ensemble import flips
+from robustutils import models, networks, sanity
+from robustutils.papers.ensemble import subspaces
 from robustutils.artifacts import kept, later
 from robustutils.evaluation import adversarial, correct
-from robustutils.objectives import Adversarial, EnsembleAdversarial
+from robustutils.objectives import Adversarial
+from robustutils.papers.ensemble.objectives import EnsembleAdversarial
 from robustutils.outcomes import Measurement, Outcomes, highest
-from robustutils.parameters import ParameterError
+from robustutils.book.parameters import ParameterError
 from robustutils.tables import plain
 from robustutils.threats import Linf
 
@@ -147,11 +153,11 @@ RECIPES = {"A": "eat_a", "B": "eat_b", "B*": "eat_b_star", "C": "eat_c", "D": "e
 
 
 def standard_recipe(name, seed=0):
-    return defences.recipe(RECIPES[name]).replace(epochs=run.epochs, dtype=run.dtype)
+    return recipes.recipe(RECIPES[name]).replace(epochs=run.epochs, dtype=run.dtype)
 
 
 def adversarial_recipe(name, seed=0):
-    recipe = defences.recipe(f"{RECIPES[name.partition('_')[0]]}_adv")
+    recipe = recipes.recipe(f"{RECIPES[name.partition('_')[0]]}_adv")
     objective = EnsembleAdversarial(eps=run.epsilon)
     return recipe.replace(epochs=run.epochs_adv, dtype=run.dtype, objective=objective)
 
@@ -345,7 +351,7 @@ def filmed(name, s):
     label, epochs = name.split(", epoch ")
     recipe = adversarial_recipe(label).replace(epochs=int(epochs))
     static = label.endswith("-ens")
-    return defences.with_sources(recipe, [nets[standard, third_seed[s]]]) if static else recipe
+    return with_sources(recipe, [nets[standard, third_seed[s]]]) if static else recipe
 
 
 films = [hardened, f"{hardened}-ens"]
@@ -368,7 +374,7 @@ film = {
     for name in films
     if all(f"{name}, epoch {epochs}" in nets for epochs in moments)
 }
-figures.curves(moments, film, xlabel="epochs of training", ylabel="error (%)")
+figures.lines(moments, film, xlabel="epochs of training", ylabel="error (%)")
 
 # %% [markdown]
 # ## How good is one step? The approximation ratio
@@ -602,7 +608,7 @@ def with_static(name, s):
     """Adversarial training of an architecture beside static models of another seed."""
     architecture, kind = name.split("_adv-")
     static = architecture if kind == "ens" else STATIC[architecture]
-    return defences.with_sources(adversarial_recipe(name), [nets[a, third_seed[s]] for a in static])
+    return with_sources(adversarial_recipe(name), [nets[a, third_seed[s]] for a in static])
 
 
 kinds = [(a, kind) for a in targets if a in STATIC for kind in run.ensembles]
@@ -676,7 +682,7 @@ study.dots(["EAT-T8"], lines=lines, series=series, xlabel=error_label)
 def from_all_holdouts(name):
     """The strongest of the attacks on the mean of all holdouts, on the first seed."""
     sources = [nets[a, other_seed[first]] for a in holdouts]
-    everyone = artifacts.composed(models.Average, *sources)
+    everyone = artifacts.composed(Average, *sources)
     made = [later(adversarial, everyone, attack, test) for attack in suite.values()]
     stands = [kept(correct, nets[name, first], images, test.labels) for images in made]
     return highest([Outcomes(~found.numpy(), [first]) for found in stands])
@@ -712,7 +718,7 @@ nets.train({f"{a}_adv-input-dropout": large for a in droppers}, with_input_dropo
 def cost(quantity, architecture="", training=""):
     if quantity == "clean":  # after one epoch
         return error(architecture, training, quantity)
-    return sanity.share_of_own_steps(3, train.images[:1], train.labels[:1])
+    return share_of_own_steps(3, train.images[:1], train.labels[:1])
 
 
 study.measure("EAT-X5", by=error)
@@ -771,7 +777,7 @@ study.table("EAT-RF")
 core = "A" if "A" in sources else "D"
 on_rounded = networks.Family(train.changed(flips.binary(train.images)), [first], device=run.device)
 on_rounded.train({"core": [first]}, lambda name, s: standard_recipe(core))
-madry = defences.recipe("madry_mnist_fast").replace(epochs=run.epochs_madry, dtype=run.dtype)
+madry = recipes.recipe("madry_mnist_fast").replace(epochs=run.epochs_madry, dtype=run.dtype)
 near = {"eps": run.epsilon, "step_size": run.epsilon / 2, "dtype": run.dtype}
 objective, most = dataclasses.replace(madry.objective, **near), min(madry.batch_size, len(train))
 madry = madry.replace(objective=objective, batch_size=most)
@@ -868,7 +874,7 @@ sweep = {
 }
 for name, curve in sweep.items():
     sanity.check_rising(curve["PGD"], f"PGD on {name}")
-figures.curves(swept, sweep, xlabel=r"radius $\epsilon$", ylabel="error (%)")
+figures.lines(swept, sweep, xlabel=r"radius $\epsilon$", ylabel="error (%)")
 
 # %% [markdown]
 # ### A diagnosis of every model and its twin

@@ -32,7 +32,7 @@
 # ```
 #
 # ```python
-# from robustutils.examine import examine
+# from robustutils.tools.examine import examine
 # found = examine(model, dataset, eps=0.3)
 # print(found.answer(), found.flags, found.json())
 # ```
@@ -52,14 +52,15 @@ seed = None  # of the random starts
 device = None  # cpu or cuda; None takes a GPU where there is one
 
 # %%
-from robustutils import data, models
-from robustutils.examine import examine
-from robustutils.study import Study
+from robustutils import models
+from robustutils.book.study import Study
+from robustutils.tools import own_data
+from robustutils.tools.examine import examine
 
 study = Study.begin("examine", globals())
 run = study.run
 network = models.find(run.model, run.weights).to(run.device)
-test = data.test_images(run.dataset)
+test = own_data.test_images(run.dataset)
 found = examine(
     network, test, eps=run.epsilon, n=min(run.n_test, len(test)), seed=run.seed, label=run.model
 )
@@ -74,7 +75,7 @@ found
 # ## Rates
 #
 # Accuracy and the default attack are measured on all images asked for, everything else on at most the first 250. The default attack
-# ({py:class}`robustutils.refereed.Refereed`) climbs the margin by large steps that decay to zero, most often on the images that
+# ({py:class}`robustutils.default_attack.DefaultAttack`) climbs the margin by large steps that decay to zero, most often on the images that
 # nearly fall, and hands what still stands to the square attack {cite}`andriushchenko2020square`, which needs no gradient. The other
 # lines are the diagnosis of {doc}`ensemble_adversarial_training`: where an attack that knows less does better, the gradient is
 # masked.

@@ -33,7 +33,7 @@
 # ```
 
 # %% tags=["remove-input"]
-from robustutils.study import Study, describe, front
+from robustutils.book.study import Study, describe, front
 
 front("excessive_invariance")
 
@@ -80,12 +80,15 @@ import numpy as np
 import torch
 from IPython.display import Markdown, display
 from myst_nb import glue
-from robustutils import alignment, attacks, bounds, data, evaluation, figures, generative
-from robustutils import invariance, l0, labelling, models, networks, sanity, spheres, statistics
-from robustutils import defences as recipes
+from robustutils import attacks, bounds, data, evaluation, figures
+from robustutils.papers.invariance.recipes import at_radius
+from robustutils.papers.invariance import acgan, alignment
+from robustutils import models, networks, recipes, sanity, statistics
+from robustutils.papers.invariance import examples, l0, spheres
+from robustutils.tools import labelling
 from robustutils.artifacts import kept, later
 from robustutils.outcomes import Measurement, Outcomes
-from robustutils.surrogate import Surrogate, validation
+from robustutils.papers.invariance.surrogate import Surrogate, validation
 from robustutils.tables import plain
 from robustutils.threats import Linf
 
@@ -156,7 +159,7 @@ curves = {
     "perturbation": standing("perturbation", "outer", "inner"),
     "invariance": standing("invariance", "inner", "outer"),
 }
-figures.curves(budgets, curves, xlabel="l2 budget", ylabel="accuracy (%)")
+figures.lines(budgets, curves, xlabel="l2 budget", ylabel="accuracy (%)")
 
 # %% [markdown]
 # No threshold helps: a larger $b$ makes the first attack harder and the second one no harder at all. Only a classifier that
@@ -172,7 +175,7 @@ figures.curves(budgets, curves, xlabel="l2 budget", ylabel="accuracy (%)")
 people = {}
 if run.dataset == "mnist":
     try:
-        people = invariance.published()
+        people = examples.published()
     except data.DataError as reason:
         display(Markdown(f"**The human labels are missing.** {reason}"))
 ABSENT = "the human-labelled examples are of MNIST; `make data` downloads them"
@@ -466,7 +469,7 @@ grid = alignment.PAPER_GRID if run.search == "paper" else SMALL
 queries = data.some(data.load(run.dataset, "test"), run.n_queries)
 piece = min(100, -(-len(queries) // 2))  # queries searched together; each piece is kept
 parts = [queries.take(places) for places in torch.arange(len(queries)).split(piece)]
-found = [kept(invariance.aligned, part, train, grid, run.device.type) for part in parts]
+found = [kept(examples.aligned, part, train, grid, run.device.type) for part in parts]
 nearest = {name: torch.cat([one[name] for one in found]) for name in found[0]}
 sanity.hold((nearest["label"] != queries.labels).all(), "a target has the query's label")
 
@@ -486,7 +489,7 @@ plain("grid, training images, queries, seconds a query, distances counted of all
 
 # %%
 scored = data.some(queries, run.n_scored)
-tried = invariance.candidates(scored.images, nearest["images"][: len(scored)])
+tried = examples.candidates(scored.images, nearest["images"][: len(scored)])
 gan_recipe = recipes.recipe("acgan").replace(epochs=1)
 if run.training != "seconds":
     gan_recipe = recipes.recipe_of("acgan", "mnist", in_full=run.training == "full")
@@ -496,13 +499,13 @@ settings = {"restarts": run.gan_restarts, "steps": run.gan_steps}
 
 def scores(candidates, aligned):
     """How unlikely each candidate is in its target class, laid back to where the training image was."""
-    back = later(invariance.laid_back, candidates.images, aligned["map"][candidates.query])
-    return kept(generative.score, gan, back, aligned["label"][candidates.query], **settings)
+    back = later(examples.laid_back, candidates.images, aligned["map"][candidates.query])
+    return kept(acgan.score, gan, back, aligned["label"][candidates.query], **settings)
 
 
 chosen, whole = tried.best(scores(tried, nearest)), tried.whole()
 made = tried.taken(scored.images, chosen)
-changes = invariance.differing(scored.images, made).double()
+changes = examples.differing(scored.images, made).double()
 
 
 # %%
@@ -511,7 +514,7 @@ def fresh(quantity):
     if quantity == "published median":
         if not people:
             return ABSENT
-        far = invariance.differing(people["l0"].clean.images, people["l0"].images).double()
+        far = examples.differing(people["l0"].clean.images, people["l0"].images).double()
         return Measurement(far.median(), statistics.median_interval(far), len(far), [run.seed])
     usable = chosen >= 0
     if usable.sum() < 2:
@@ -548,9 +551,9 @@ figures.gallery(
 
 # %%
 few = data.some(scored, 100)
-typical = kept(invariance.typicality, nets["cnn"], train)
+typical = kept(examples.typicality, nets["cnn"], train)
 canonical = train.take(typical.argsort(descending=True)[: 4 * len(train) // 5].sort().values)
-filtered = kept(invariance.aligned, few, canonical, grid, run.device.type)
+filtered = kept(examples.aligned, few, canonical, grid, run.device.type)
 variants = {
     "DBSCAN, all targets": (nearest, "dbscan"),
     "spectral, all targets": (nearest, "spectral"),
@@ -560,7 +563,7 @@ variants = {
 
 def variant(aligned, method):
     """The chosen candidate of each query by one way of making them: scores, pixels exchanged, clusters."""
-    tried = invariance.candidates(few.images, aligned["images"][: len(few)], method=method)
+    tried = examples.candidates(few.images, aligned["images"][: len(few)], method=method)
     each = scores(tried, aligned)
     picked = tried.best(each)
     return each[picked], tried.pixels[picked].double(), tried.clusters, picked >= 0
@@ -617,11 +620,11 @@ plain("way, score, pixels exchanged, clusters, without a candidate, more than 12
 # authors published, this rule makes their 100 examples again, pixel by pixel (a test holds it to that).
 
 # %%
-around = [kept(invariance.nearest_targets, p.images, p.labels, train) for p in parts]
-over = [(invariance.laid_over(train, a), a["query"], a["target"]) for a in around]
+around = [kept(examples.nearest_targets, p.images, p.labels, train) for p in parts]
+over = [(examples.laid_over(train, a), a["query"], a["target"]) for a in around]
 radii, drawn = sorted({0.3, run.epsilon}), {}
 for e in radii:
-    both = [invariance.linf_examples(p.images, *o, e) for p, o in zip(parts, over, strict=True)]
+    both = [examples.linf_examples(p.images, *o, e) for p, o in zip(parts, over, strict=True)]
     drawn[e] = [torch.cat(part) for part in zip(*both, strict=True)]
     far = (drawn[e][0] - queries.images).abs().max().item()
     sanity.hold(far <= e + 1e-6, f"a fresh example moved by {far}, not {e}")
@@ -662,8 +665,8 @@ fresh_sets["l0, by the AC-GAN"] = scored.images, made, chosen
 fresh_sets["l0, by the surrogate"] = scored.images, tried.taken(scored.images, shortest), shortest
 lines = []
 for name, (before, after, found) in fresh_sets.items():
-    measured = invariance.differing(before, after), invariance.removed_ink(before, after)
-    measured += (invariance.removed_ink(after, before),)
+    measured = examples.differing(before, after), examples.removed_ink(before, after)
+    measured += (examples.removed_ink(after, before),)
     usable = found >= 0
     lines.append((name, int(usable.sum()), *(m[usable].double().mean().item() for m in measured)))
 plain("fresh set, examples, binarised pixels that differ, ink removed, ink added", lines)
@@ -733,7 +736,7 @@ def trained_at(eps):
     if run.training == "seconds":
         chosen = recipes.recipe_in_seconds("madry" if eps else "natural", eps or 0.3)
     else:
-        chosen = recipes.at_radius(eps)
+        chosen = at_radius(eps)
     return networks.Network(chosen, trained_on("linf_pgd"), seed=run.seed, device=run.device)
 
 
@@ -749,7 +752,7 @@ for s in ("l0", "linf 0.3", "linf 0.4") if people else ():
     lines[s] = [evaluation.rate((each == known.human)[known.changed]) for each in said]
 
 # %% mystnb={"figure": {"name": "inv-ladder", "caption": "Adversarial training at several radii: robust accuracy at 0.3, and agreement with people on changed examples of each set. A middle would be a radius at which both are high."}, "image": {"alt": "Curves over the training radius: robust accuracy rises, agreement with people stays low."}}
-figures.curves(
+figures.lines(
     list(ladder),
     {name: {"adversarial training": rates} for name, rates in lines.items()},
     xlabel="training radius",
@@ -767,11 +770,11 @@ figures.curves(
 photographs, notes = {}, {}
 if run.profile in ("standard", "paper"):
     shots, others = data.load("cifar10", "test").first(200), data.load("cifar10", "train")
-    twin = invariance.nearest_of_another_class(shots, others)
+    twin = examples.nearest_of_another_class(shots, others)
     near = twin["distance"].argsort()[:8]
     photographs = {
         "original": shots.images[near],
-        "brighter": invariance.brightened(shots.images[near], twin["distance"][near]),
+        "brighter": examples.brightened(shots.images[near], twin["distance"][near]),
         "another class": others.images[twin["place"][near]],
     }
     notes["another class"] = [f"l2 {d:.1f}" for d in twin["distance"][near]]

@@ -10,20 +10,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from robustutils import (
-    catalogue,
-    data,
-    examine,
-    fonts,
-    models,
-    pipeline,
-    provenance,
-    results,
-    scoreboard,
-    storage,
-    training,
-)
-from robustutils.parameters import PROFILES
+from robustutils import data, models, provenance, storage, training
+from robustutils.book import catalogue, pipeline, results, scoreboard
+from robustutils.book.parameters import PROFILES
+from robustutils.papers.disentangling import fonts
+from robustutils.tools import examine, own_data
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -197,7 +188,7 @@ def _examine(options: argparse.Namespace) -> None:
             )
     sys.path.insert(0, "")  # where a module in the current folder is found
     model = models.find(options.model, options.weights)
-    test = data.test_images(options.data)
+    test = own_data.test_images(options.data)
     found = examine.examine(
         model,
         test,

@@ -35,6 +35,9 @@ VERSIONS: dict[str, int] = {"score": 2}
 Raise one whenever its numbers change, also by another default: what stands at its default is left out of names.
 """
 
+FORMERLY: dict[str, str] = {"DefaultAttack": "Refereed", "ExpectationOverTransformation": "Averaged"}
+"""The names under which classes of the package were published that have another name today."""
+
 SMALL = 1 << 19
 """Artifacts of at most so many bytes are published with a chapter's outcomes; larger ones can be made again."""
 
@@ -109,6 +112,7 @@ def _named(item: Callable | type) -> str:
         raise Unnamed(f"{item.__module__}.{name} is not the book's own")
     if package == "torch":
         return f"torch.{name}"
+    name = FORMERLY.get(name, name)
     return f"{name} {VERSIONS[name]}" if name in VERSIONS else name
 
 

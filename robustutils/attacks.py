@@ -78,6 +78,10 @@ class Hinge:
         return margin(logits, y).clamp(max=self.confidence)
 
 
+SURE = 1e-5
+"""An image counts as fooling from this margin on, so that rounding in another batch does not turn the verdict."""
+
+
 def decaying(progress: float) -> float:
     """A step-size schedule: from the full step down in a straight line, 1 - progress."""
     return 1 - progress
@@ -643,7 +647,7 @@ class Expected(nn.Module):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Averaged:
+class ExpectationOverTransformation:
     """Another attack on the mean answer of a randomised model: expectation over transformation (Athalye et al. 2018).
 
     ``passes``: draws of the model in each step; each costs a pass.

@@ -1,4 +1,4 @@
-"""What did an attack achieve? Verdicts for every example, and rates that name their denominator.
+"""What did an attack achieve? The result for every example, and rates that name their denominator.
 
 :func:`correct`, :func:`losses`, :func:`loss_gradients` and :func:`adversarial` compute; :func:`robustutils.artifacts.kept`
 and :func:`robustutils.artifacts.later` keep what they have computed. :func:`certified`, :func:`evaluate` and
@@ -19,20 +19,28 @@ from torch import Tensor, nn
 
 from robustutils import artifacts, flags
 from robustutils.artifacts import Artifact, kept
-from robustutils.attacks import Attack, Averaged, Loss, cross_entropy, evaluation_mode, gradient_of, logits_of
+from robustutils.attacks import (
+    Attack,
+    ExpectationOverTransformation,
+    Loss,
+    cross_entropy,
+    evaluation_mode,
+    gradient_of,
+    logits_of,
+)
 from robustutils.bounds import Margins
 from robustutils.data import Dataset
-from robustutils.refereed import Refereed
+from robustutils.default_attack import DefaultAttack
 from robustutils.speed import device_of
 from robustutils.statistics import Rate
-from robustutils.threats import L2, Linf, check
+from robustutils.threats import L2, Linf, check_inside
 
 Model = nn.Module | Artifact
 """A network, or one that will be there when it is needed."""
 
 
 @dataclass(frozen=True, eq=False)
-class Verdicts:
+class AttackResult:
     """For each example: was it classified correctly before the attack, and after it? Both bool [N].
 
     ``flags`` say in words what speaks against rates of them (:mod:`robustutils.flags`); they are printed with each rate.
@@ -197,7 +205,7 @@ def adversarial(
             artifacts.log.warning("out of memory on %s: going on with batches of %d", device, batch_size)
             generator.set_state(state)
             continue
-        check(attack.threat, x, x_adv)
+        check_inside(attack.threat, x, x_adv)
         done.append(x_adv.cpu())
         start += len(x)
     return torch.cat(done)
@@ -205,7 +213,7 @@ def adversarial(
 
 def evaluate(
     model: Model, attack: Attack, dataset: Dataset, *, batch_size: int = 500, seed: int = 0
-) -> Verdicts:
+) -> AttackResult:
     """Attack every example of a data set and judge each on a fresh forward pass, with what speaks against it; kept.
 
     Raises:
@@ -213,12 +221,12 @@ def evaluate(
     """
     found = kept(_verdicts, model, attack, dataset, batch_size, seed)
     clean, attacked = found["clean"], found["attacked"]
-    passes = attack.passes if isinstance(attack, Averaged) else 0
+    passes = attack.passes if isinstance(attack, ExpectationOverTransformation) else 0
     raised = flags.sentences(found, clean, len(dataset.classes), averaged=passes)
     if raised:
         label = getattr(model, "name", type(model).__name__)
         artifacts.shelf.flags[f"{label} under {attack} on {dataset.name}"] = raised
-    return Verdicts(clean, attacked, raised)
+    return AttackResult(clean, attacked, raised)
 
 
 def _verdicts(
@@ -230,8 +238,8 @@ def _verdicts(
 
     seen = flags.observed(model, dataset.images, dataset.labels)
     clean = correct(model, dataset.images, dataset.labels)
-    attacked = stands(attack.ascent if isinstance(attack, Refereed) else attack, dataset)
-    if isinstance(attack, Refereed) and attack.referee and (clean & attacked).any():
+    attacked = stands(attack.ascent if isinstance(attack, DefaultAttack) else attack, dataset)
+    if isinstance(attack, DefaultAttack) and attack.referee and (clean & attacked).any():
         left = (clean & attacked).nonzero().squeeze(1)
         seen |= {
             "left": attacked,
@@ -250,7 +258,7 @@ def robust_accuracy(
     batch_size: int = 500,
     seed: int = 0,
 ) -> Rate:
-    """Robust accuracy under :class:`robustutils.refereed.Refereed`, with its interval and what speaks against it.
+    """Robust accuracy under :class:`robustutils.default_attack.DefaultAttack`, with its interval and what speaks against it.
 
     Args:
         model: takes float32 [N, C, H, W] in [0, 1], returns logits [N, K].
@@ -262,7 +270,7 @@ def robust_accuracy(
     Raises:
         ValueError: as :func:`evaluate`, or ``eps`` is negative.
     """
-    attack = Refereed(threat=norm(eps=eps))
+    attack = DefaultAttack(threat=norm(eps=eps))
     return evaluate(model, attack, dataset, batch_size=batch_size, seed=seed).robust_accuracy()
 
 

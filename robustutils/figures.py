@@ -4,6 +4,7 @@ Colours are the colour-blind-safe palette of seaborn. Every function returns a m
 texts belong to the page that shows it.
 """
 
+import io
 import itertools
 import math
 from collections.abc import Mapping, Sequence
@@ -12,7 +13,9 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 import seaborn as sns
+import torch
 from matplotlib.figure import Figure
+from PIL import Image
 from torch import Tensor
 
 _PALETTE = sns.color_palette("colorblind").as_hex()
@@ -173,7 +176,7 @@ def matrices(
     return figure
 
 
-def curves(
+def lines(
     x: Sequence[float],
     series: Mapping[str, Mapping[str, Sequence[Any]]],
     *,
@@ -345,3 +348,11 @@ def histograms(
     axes[0, 0].set_ylabel(ylabel)
     plt.close(figure)  # shown once, as the value of its cell
     return figure
+
+
+def png(image: Tensor, scale: int = 8) -> bytes:
+    """An image [1, H, W] in [0, 1] as a PNG file, each pixel a square of ``scale`` by ``scale``."""
+    pixels = image[0].mul(255).round().to(torch.uint8).cpu().numpy()
+    file = io.BytesIO()
+    Image.fromarray(pixels.repeat(scale, 0).repeat(scale, 1)).save(file, "PNG", optimize=True)
+    return file.getvalue()

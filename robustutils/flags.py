@@ -4,7 +4,7 @@ An attack that finds nothing proves nothing where it is blind. A flag is raised 
 
 - **the gradient is exactly zero** at some images: whoever follows it does not move there;
 - **two passes differ**: the model is randomised, and an attack on one draw does not meet the next one. The remedy is
-  :class:`robustutils.attacks.Averaged`, the expectation over transformation (Athalye et al. 2018);
+  :class:`robustutils.attacks.ExpectationOverTransformation`, the expectation over transformation (Athalye et al. 2018);
 - **the model computes gradients of its own** in a pass: it optimises at test time, and what it answers is not what the
   attack's gradient is of;
 - **the accuracy is not above chance**: the model does not fit the data, its classes or its pixels;
@@ -94,7 +94,7 @@ def sentences(
         how = (
             f"attacked over {averaged} passes"
             if averaged
-            else "attacked on single draws, see attacks.Averaged"
+            else "attacked on single draws, see attacks.ExpectationOverTransformation"
         )
         raised.append(f"two passes differ on {_share(seen['unsteady'])}: the model is randomised, {how}")
     if "searching" in seen and seen["searching"].any():

@@ -20,8 +20,8 @@ from robustutils.artifacts import Artifact, kept, later
 from robustutils.attacks import FGSM, IFGSM, PGD, RFGSM
 from robustutils.data import Dataset
 from robustutils.evaluation import (
+    AttackResult,
     Model,
-    Verdicts,
     adversarial,
     correct,
     evaluate,
@@ -37,7 +37,7 @@ from robustutils.tables import Table, plain
 from robustutils.threats import Linf
 
 
-def beaten_by(white_box: Verdicts, others: Mapping[str, Verdicts]) -> list[str]:
+def beaten_by(white_box: AttackResult, others: Mapping[str, AttackResult]) -> list[str]:
     """The names of the attacks that find significantly more errors than the white-box attack does.
 
     Significant: the 95% interval of the paired difference (Newcombe) lies above zero.
@@ -172,11 +172,11 @@ def made_orthogonal(along: Tensor, across: Tensor, *, seed: int = 0) -> Tensor:
 class Diagnosis:
     """What the attacks found on the same examples, and what that says about the model's gradients."""
 
-    single_step: Verdicts
-    random_step: Verdicts
-    iterated: Verdicts
-    gradient_free: Verdicts
-    transferred: Mapping[str, Verdicts]
+    single_step: AttackResult
+    random_step: AttackResult
+    iterated: AttackResult
+    gradient_free: AttackResult
+    transferred: Mapping[str, AttackResult]
     ratio: float
     """Approximation ratio in percent."""
     cosine: float
@@ -267,7 +267,7 @@ def diagnose(
         iterated=iterated,
         gradient_free=evaluate(model, Square(eps=eps, queries=queries), dataset),
         transferred={
-            name: Verdicts(clean, kept(correct, model, images, dataset.labels))
+            name: AttackResult(clean, kept(correct, model, images, dataset.labels))
             for name, images in transferred.items()
         },
         ratio=approximation_ratio(

@@ -1,6 +1,5 @@
 """Networks that are known before they are there: published, cached, or trained as soon as one is needed."""
 
-import dataclasses
 import functools
 import json
 import logging
@@ -9,7 +8,6 @@ import signal
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from copy import deepcopy
 from multiprocessing import connection, parent_process
 from pathlib import Path
 from typing import Any
@@ -21,9 +19,8 @@ from torch.multiprocessing import get_context
 
 from robustutils import artifacts, models, speed, storage, training
 from robustutils.data import Dataset
-from robustutils.defences import Recipe
-from robustutils.objectives import EnsembleAdversarial, Objective
 from robustutils.outcomes import Outcomes
+from robustutils.recipes import Recipe
 
 log = logging.getLogger(__name__)
 
@@ -182,14 +179,6 @@ def halves(model: nn.Module) -> storage.Tensors:
     }
 
 
-def _ready(objective: Objective) -> Objective:
-    """An objective with its static sources loaded, copied and in training mode."""
-    if not isinstance(objective, EnsembleAdversarial):
-        return objective
-    static = [deepcopy(artifacts.value_of(s)).train().requires_grad_(False) for s in objective.sources]
-    return dataclasses.replace(objective, sources=tuple(static))
-
-
 def _trained(
     model: nn.Module, recipe: Recipe, dataset: Dataset, seed: int, checkpoint: Path | None = None
 ) -> nn.Module:
@@ -201,7 +190,7 @@ def _trained(
         training.fit(
             model,
             dataset,
-            _ready(recipe.objective),
+            recipe.objective.ready() if hasattr(recipe.objective, "ready") else recipe.objective,
             epochs=recipe.epochs,
             batch_size=recipe.batch_size,
             learning_rate=recipe.learning_rate,

@@ -11,8 +11,25 @@ from typing import Any, Self
 
 import numpy as np
 
-from robustutils.criteria import Observed, Value
-from robustutils.statistics import auroc, independent_difference, mean_interval, paired_difference, wilson
+from robustutils.statistics import (
+    Interval,
+    auroc,
+    independent_difference,
+    mean_interval,
+    paired_difference,
+    wilson,
+)
+
+Value = float | tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Observed:
+    """What a criterion looks at: the measured value, the effect, and the effect's deciding 95% interval."""
+
+    value: Value
+    effect: float
+    interval: Interval | None
 
 
 @dataclass(frozen=True)

@@ -97,28 +97,41 @@ def bare_tree(source: str) -> ast.Module:
 
 
 def source_hash(source: Path) -> str:
-    """SHA-256 of a chapter's code and of the package modules it imports, comments and docstrings stripped.
+    """SHA-256 of a chapter's code and of the package modules it reaches, comments and docstrings stripped.
 
-    Published pages carry it; a page whose hash has moved on since it was last checked says so.
+    A module is reached by an import, and with one module of a paper's folder all of that folder, which is looked into by
+    name. Published pages carry the hash; a page whose hash has moved on since it was last checked says so.
     """
     package = Path(__file__).resolve().parent
     seen: dict[str, str] = {}
     stack = [source]
     while stack:
         path = stack.pop()
-        if path.name in seen:
+        known = str(path.relative_to(package)) if path.is_relative_to(package) else path.name
+        if known in seen:
             continue
-        tree = bare_tree(path.read_text())
-        seen[path.name] = ast.dump(tree)
-        for node in ast.walk(tree):
-            if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == package.name:
-                names = [node.module or "", *(f"{node.module}.{alias.name}" for alias in node.names)]
-            elif isinstance(node, ast.Import):
-                names = [alias.name for alias in node.names]
-            else:
-                continue
-            files = [
-                package / f"{name.split('.')[1]}.py" for name in names if name.startswith(f"{package.name}.")
-            ]
-            stack += [file for file in files if file.exists()]
+        tree = bare_tree(path.read_text(encoding="utf-8"))
+        seen[known] = ast.dump(tree)
+        stack += [file for name in imported(tree) for file in files_of(name, package)]
+        if path.parent.parent == package / "papers":
+            stack += path.parent.glob("*.py")
     return hashlib.sha256(repr(sorted(seen.items())).encode()).hexdigest()
+
+
+def imported(tree: ast.AST) -> set[str]:
+    """Everything that a module imports anywhere, in full: ``torch.nn``, ``robustutils.threats``."""
+    names = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom):
+            names |= {node.module or "", *(f"{node.module}.{alias.name}" for alias in node.names)}
+        elif isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+    return names
+
+
+def files_of(name: str, package: Path) -> list[Path]:
+    """The file of a module of the package in the folder ``package``, by its full name; none where it is no module."""
+    top, *parts = name.split(".")
+    place = package.joinpath(*parts)
+    candidates = (place / "__init__.py", place.with_suffix(".py")) if parts else ()
+    return [file for file in candidates if top == package.name and file.is_file()]

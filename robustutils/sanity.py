@@ -8,10 +8,9 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from robustutils.evaluation import Rate, Verdicts
-from robustutils.objectives import EnsembleAdversarial
+from robustutils.evaluation import AttackResult
 from robustutils.outcomes import Measurement, Outcomes
-from robustutils.statistics import wilson
+from robustutils.statistics import Rate
 from robustutils.tables import Table, plain
 from robustutils.threats import Linf
 
@@ -41,12 +40,14 @@ def check_rising(rates: Sequence[Rate], what: str, slack: float = 2.0) -> None:
         )
 
 
-def lead(other: Verdicts, white_box: Verdicts) -> Measurement:
+def lead(other: AttackResult, white_box: AttackResult) -> Measurement:
     """By how many points more images one attack fools than the white-box attack does, on the same images."""
     return Outcomes(~other.attacked, [0]) - Outcomes(~white_box.attacked, [0])
 
 
-def check_not_beaten(white_box: Verdicts, others: Mapping[str, Verdicts], slack: float = 2.0) -> Table:
+def check_not_beaten(
+    white_box: AttackResult, others: Mapping[str, AttackResult], slack: float = 2.0
+) -> Table:
     """The success of attacks that know less, or not more, beside that of the white-box attack.
 
     Raises: SanityError where the lower end of the 95% interval of a lead exceeds ``slack`` points.
@@ -58,33 +59,6 @@ def check_not_beaten(white_box: Verdicts, others: Mapping[str, Verdicts], slack:
         hold(low <= slack, f"{name} does better than the white-box attack by {found.value:.1f} points")
         rows.append((name, str(other.success_rate()), f"{found.value:+.1f} [{low:.1f}, {high:.1f}]"))
     return plain(("attack", "success", "its lead in points"), rows)
-
-
-class Counted(nn.Module):
-    """A model that counts how often it is run, in ``calls``."""
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model, self.calls = model, 0
-
-    def forward(self, x: Tensor) -> Tensor:
-        self.calls += 1
-        return self.model(x)
-
-
-def share_of_own_steps(n_sources: int, image: Tensor, label: Tensor, *, batches: int = 4000) -> Measurement:
-    """In what share of batches ensemble adversarial training makes its examples on the model itself (EAT, section 3.4).
-
-    Linear models stand for the model and its ``n_sources`` static sources; ``image`` is [1, C, H, W], ``label`` [1].
-    """
-    torch.manual_seed(0)
-    layers = [nn.Sequential(nn.Flatten(), nn.Linear(image.numel(), 10)) for _ in range(1 + n_sources)]
-    own, *static = map(Counted, layers)
-    objective = EnsembleAdversarial(eps=0.3, sources=tuple(static))
-    for _ in range(batches):
-        objective(own, image, label, 0.0)
-    drawn = own.calls - batches  # a batch runs the model once, and once more as a source
-    return Measurement(drawn / batches, wilson(drawn, batches), batches, [0])
 
 
 @dataclass(frozen=True, kw_only=True)

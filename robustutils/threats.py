@@ -121,7 +121,7 @@ class ThreatError(RuntimeError):
     """An attack left its threat set."""
 
 
-def check(threat: ThreatSet, x: Tensor, x_adv: Tensor, tolerance: float = 1e-5) -> None:
+def check_inside(threat: ThreatSet, x: Tensor, x_adv: Tensor, tolerance: float = 1e-5) -> None:
     """Hold an attack to its word: same shape, finite, pixels in [0, 1], size at most eps.
 
     Raises:

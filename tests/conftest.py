@@ -8,8 +8,9 @@ import torch
 from hypothesis import settings
 from torch import nn
 
-from robustutils import artifacts, data, models, pieces, speed, training
+from robustutils import artifacts, data, models, speed, training
 from robustutils.attacks import FGSM
+from robustutils.book import outcomes_files
 from robustutils.data import Dataset
 from robustutils.objectives import Adversarial
 
@@ -34,7 +35,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture(autouse=True)
 def empty_shelf(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """No artifact at hand, none used, and nothing frozen, before a test and after it."""
-    monkeypatch.delenv(pieces.VARIABLE, raising=False)
+    monkeypatch.delenv(outcomes_files.VARIABLE, raising=False)
     artifacts.shelf.clear()
     yield
     artifacts.shelf.clear()

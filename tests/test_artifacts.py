@@ -17,27 +17,26 @@ from torch import Tensor, nn
 from robustutils import (
     artifacts,
     attacks,
-    blind_spots,
     bounds,
-    carlini,
     data,
-    defences,
     evaluation,
-    generative,
-    manifolds,
     masking,
     models,
     objectives,
     provenance,
+    recipes,
     speed,
     square,
     storage,
-    subspaces,
     threats,
     training,
 )
 from robustutils.artifacts import VERSIONS, Unnamed, cached, describe, kept, later, shelf
 from robustutils.attacks import FGSM, IFGSM, PGD, RFGSM, StepLL
+from robustutils.papers.blind_spot import blind_spots, carlini, feature_distance
+from robustutils.papers.ensemble import subspaces
+from robustutils.papers.ensemble.models import Average
+from robustutils.papers.invariance import acgan
 from robustutils.storage import CacheError, Damaged, tensor_hash, write_atomically
 from robustutils.threats import L2, Linf
 
@@ -586,7 +585,7 @@ def test_precision_is_part_of_the_key_and_not_of_the_name(call, monkeypatch):
 def nameable() -> list[tuple[str, object]]:
     """The functions and classes that a name can hold, with their names."""
     modules = (
-        attacks, blind_spots, bounds, carlini, defences, evaluation, generative, manifolds, masking, models,
+        attacks, blind_spots, bounds, carlini, recipes, evaluation, acgan, feature_distance, masking, models,
         objectives, square, subspaces, threats, training,
     )  # fmt: skip
     return [
@@ -657,13 +656,13 @@ def test_arguments_that_are_artifacts_are_known_by_name_and_made_when_needed(tin
 
 
 def test_a_model_put_together_is_known_by_its_parts_and_not_kept(tiny_data, cache):
-    both = artifacts.composed(models.Average, network(0), network(1))
-    assert both.name == artifacts.composed(models.Average, network(0), network(1)).name
-    assert both.name != artifacts.composed(models.Average, network(0), network(2)).name
+    both = artifacts.composed(Average, network(0), network(1))
+    assert both.name == artifacts.composed(Average, network(0), network(1)).name
+    assert both.name != artifacts.composed(Average, network(0), network(2)).name
     assert both() is both(), "it is put together once"
     assert torch.equal(
         kept(evaluation.predicted, both, tiny_data.images),
-        evaluation.predicted(models.Average(network(0), network(1)), tiny_data.images),
+        evaluation.predicted(Average(network(0), network(1)), tiny_data.images),
     )
     assert [path.name.split("-")[0] for path in cache.iterdir()] == ["predicted"]
 

@@ -20,21 +20,9 @@ import pytest
 import torch
 import yaml
 
-from robustutils import (
-    catalogue,
-    checks,
-    criteria,
-    data,
-    evaluation,
-    figures,
-    models,
-    pieces,
-    pipeline,
-    provenance,
-    results,
-    scoreboard,
-)
-from robustutils.claims import Claims
+from robustutils import data, evaluation, figures, models, provenance
+from robustutils.book import catalogue, checks, criteria, outcomes_files, pipeline, results, scoreboard
+from robustutils.book.claims import Claims
 
 ROOT = provenance.repository()
 BOOK = ROOT / "book"
@@ -498,11 +486,11 @@ def test_a_published_network_is_as_accurate_as_its_file_says():
 @pytest.mark.parametrize("chapter", pipeline.checkable())
 def test_published_outcomes_are_whole_small_and_checked(chapter):
     path = pipeline.outcomes_path(chapter, BOOK)
-    assert path.stat().st_size <= pieces.LIMIT + 100_000
+    assert path.stat().st_size <= outcomes_files.LIMIT + 100_000
     report = checks.read(checks.path(chapter, BOOK))
     assert report is not None, f"make check CHAPTER={chapter}"
     assert report.disagreeing == []
-    for piece in pieces.read(path):
+    for piece in outcomes_files.read(path):
         assert all(row.arrays or row.value is not None for row in piece.rows.values())
         assert all(
             values.shape == (len(row.seeds), len(row.images))

@@ -10,10 +10,11 @@ import pytest
 import safetensors.torch
 import torch
 
-from robustutils import data, defences, evaluation, models, pieces, pipeline, provenance, results
-from robustutils.claims import Claims
+from robustutils import data, evaluation, models, provenance, recipes
+from robustutils.book import outcomes_files, pipeline, results
+from robustutils.book.claims import Claims
+from robustutils.book.parameters import ParameterError
 from robustutils.objectives import Clean
-from robustutils.parameters import ParameterError
 
 CHAPTERS = provenance.repository() / "chapters"
 SMALL = {"n_train": 600, "n_test": 40, "ratio_points": 20, "ratio_steps": 5, "pixel_points": 10, "queries": 5}
@@ -145,11 +146,11 @@ COLOUR = {"n_train": 1500, "n_test": 150, "n_attacked": 20, "epochs": 0}
 @pytest.fixture
 def small_colour_networks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Networks of colour images that learn something in a second."""
-    small = defences.Recipe(
+    small = recipes.Recipe(
         architecture="kolter_wong_cifar", objective=Clean(), epochs=8, batch_size=64, learning_rate=3e-3
     )
     for name in ("natural_cifar10", "madry_cifar10", "kolter_wong_cifar10", "natural_gtsrb", "madry_gtsrb"):
-        monkeypatch.setitem(defences.RECIPES, name, small)
+        monkeypatch.setitem(recipes.RECIPES, name, small)
 
 
 @pytest.mark.usefixtures("small_colour_networks")
@@ -217,15 +218,15 @@ def test_a_published_run_is_made_again_from_its_outcomes_without_measuring(
     if published and published["claims_sha256"] != Claims.of(chapter).sha256:
         pytest.skip("its declaration has changed since it was published: the next edition measures it anew")
     path = pipeline.outcomes_path(chapter, provenance.repository() / "book")
-    monkeypatch.setenv(pieces.VARIABLE, str(path))
-    for piece in pieces.read(path):
+    monkeypatch.setenv(outcomes_files.VARIABLE, str(path))
+    for piece in outcomes_files.read(path):
         parameters = piece.parameters
         several = parameters["dataset"]
         for dataset in [several] if isinstance(several, str) else several:
             needs(dataset)
         pipeline.execute(chapter, parameters.pop("profile"), parameters, tmp_path / "again")
         assert not cache.exists() or not list(cache.glob("*.safetensors")), "something was measured"
-        (again,) = pieces.read(pipeline.outcomes_path(chapter, tmp_path / "again"))
+        (again,) = outcomes_files.read(pipeline.outcomes_path(chapter, tmp_path / "again"))
         assert again.rows.keys() == piece.rows.keys()
         for name, row in again.rows.items():
             assert row.value == pytest.approx(piece.rows[name].value, rel=1e-6), name

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from robustutils import __main__ as cli
-from robustutils import catalogue, data, pipeline, provenance, results, scoreboard
+from robustutils import data, provenance
+from robustutils.book import catalogue, pipeline, results, scoreboard
 
 
 @pytest.fixture

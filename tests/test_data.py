@@ -19,8 +19,9 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from robustutils import _files, _torchvision, data
-from robustutils._torchvision import datasets
+from robustutils import data
+from robustutils.data import _files, _torchvision
+from robustutils.data._torchvision import datasets
 
 ON_DISK = [name for name in data.NAMES if name not in ("digits", "fonts_embedded")]
 

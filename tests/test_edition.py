@@ -7,7 +7,7 @@ from types import ModuleType
 import pytest
 
 from robustutils import provenance
-from robustutils.checks import Agreement, Report
+from robustutils.book.checks import Agreement, Report
 
 ROWS = [Agreement("EAT-T7", "D | FGSM", 500, ""), Agreement("EAT-T6", "D | ratio", 500, "")]
 BROKEN = Agreement("EAT-T6", "D_adv | ratio", 500, "strong loss moved by 9.0% in the median, 1% may")

@@ -1,4 +1,4 @@
-"""Verdicts and rates: every rate has its own denominator, and no attack is taken at its word."""
+"""Results of attacks and rates: every rate has its own denominator, and no attack is taken at its word."""
 
 import dataclasses
 import functools
@@ -14,8 +14,7 @@ from robustutils.artifacts import kept, later
 from robustutils.attacks import FGSM, PGD, RFGSM, cross_entropy
 from robustutils.data import Dataset
 from robustutils.evaluation import (
-    Rate,
-    Verdicts,
+    AttackResult,
     adversarial,
     certified,
     correct,
@@ -23,14 +22,14 @@ from robustutils.evaluation import (
     losses,
     losses_under,
 )
-from robustutils.statistics import wilson
+from robustutils.statistics import Rate, wilson
 from robustutils.threats import Linf, ThreatError
 
 T, F = True, False
 
 
-def verdicts(clean: list[bool], attacked: list[bool]) -> Verdicts:
-    return Verdicts(torch.tensor(clean), torch.tensor(attacked))
+def verdicts(clean: list[bool], attacked: list[bool]) -> AttackResult:
+    return AttackResult(torch.tensor(clean), torch.tensor(attacked))
 
 
 # Ten inputs: six correct before and after, two fooled, one wrong throughout, one wrong that the attack repairs.

@@ -13,7 +13,7 @@ from matplotlib.colors import same_color, to_rgb
 from matplotlib.figure import Figure
 
 from robustutils import figures
-from robustutils.evaluation import Rate
+from robustutils.statistics import Rate
 
 NAN = float("nan")
 SERIES = {"FGSM": [[10.0, 14.0, 12.0], [20.0]], "PGD": [[50.0, 55.0], []]}
@@ -51,7 +51,7 @@ def matrices() -> Figure:
 def curves() -> Figure:
     line = [Rate(5, 100), Rate(50, 100), Rate(100, 100)]
     panels = {"C": {"FGSM": line, "PGD": line[::-1]}, "C_adv": {"FGSM": line}}
-    return figures.curves([0.0, 0.1, 0.2], panels, xlabel="radius", ylabel="error (%)")
+    return figures.lines([0.0, 0.1, 0.2], panels, xlabel="radius", ylabel="error (%)")
 
 
 def scatter() -> Figure:
@@ -67,7 +67,7 @@ def test_a_scatter_has_a_point_for_each_pair():
 
 def test_fewer_rates_belong_to_the_first_values_and_a_log_scale_has_a_tick_at_each():
     panels = {"C": {"FGSM": [Rate(5, 100), Rate(50, 100)]}}
-    (axis,) = figures.curves([250, 1000, 4000], panels, xlabel="n", ylabel="%", log=True).axes
+    (axis,) = figures.lines([250, 1000, 4000], panels, xlabel="n", ylabel="%", log=True).axes
     assert [x for x, _ in marks(axis, "o")] == [250, 1000]
     assert [label.get_text() for label in axis.get_xticklabels()] == ["250", "1k", "4k"]
 
@@ -207,7 +207,7 @@ def test_curves_show_every_rate_with_its_interval():
 
 def test_curves_take_any_rate_with_a_percentage_and_an_interval():
     rate = SimpleNamespace(percent=10.0, interval=(5.0, 20.0))
-    assert len(figures.curves([1], {"a": {"PGD": [rate]}}, xlabel="x", ylabel="y").axes[0].lines) == 1
+    assert len(figures.lines([1], {"a": {"PGD": [rate]}}, xlabel="x", ylabel="y").axes[0].lines) == 1
 
 
 def test_everything_that_is_compared_has_a_colour_of_its_own():
@@ -280,7 +280,7 @@ def test_histograms_share_their_bins_within_a_panel():
     lambda: figures.gallery({}),
     lambda: figures.dots([], {}, xlabel="x"),
     lambda: figures.matrices({}, [], [], xlabel="x", ylabel="y"),
-    lambda: figures.curves([], {}, xlabel="x", ylabel="y"),
+    lambda: figures.lines([], {}, xlabel="x", ylabel="y"),
     lambda: figures.contours({}, xlabel="x", ylabel="y", value="v"),
     lambda: figures.survival({}, xlabel="x", ylabel="y"),
     lambda: figures.trends({}, xlabel="x"),

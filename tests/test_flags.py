@@ -7,8 +7,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from robustutils import attacks, carlini, data, evaluation, flags, l0, square
-from robustutils.attacks import FGSM, PGD, Averaged, Expected, WorstOf, margin
+from robustutils import attacks, data, evaluation, flags, square
+from robustutils.attacks import FGSM, PGD, ExpectationOverTransformation, Expected, WorstOf, margin
+from robustutils.papers.blind_spot import carlini
+from robustutils.papers.invariance import l0
 from robustutils.threats import L2, Linf
 
 EPS = 0.25
@@ -49,7 +51,7 @@ def labelled(net: nn.Module, n: int = 40) -> data.Dataset:
     return data.Dataset.from_pixels("made up", "test", pixels, labels, ("a", "b", "c"))
 
 
-def found(model: nn.Module, attack: attacks.Attack = SIGHTED["PGD"]) -> evaluation.Verdicts:
+def found(model: nn.Module, attack: attacks.Attack = SIGHTED["PGD"]) -> evaluation.AttackResult:
     return evaluation.evaluate(model, attack, labelled(network()))
 
 
@@ -191,7 +193,7 @@ def test_a_randomised_model_is_flagged_and_the_flag_says_what_was_averaged():
     torch.manual_seed(0)
     alone = found(noisy(0.05))
     assert "the model is randomised, attacked on single draws" in alone.flags[0]
-    averaged = found(noisy(0.05), Averaged(attack=SIGHTED["PGD"], passes=7))
+    averaged = found(noisy(0.05), ExpectationOverTransformation(attack=SIGHTED["PGD"], passes=7))
     assert "the model is randomised, attacked over 7 passes" in averaged.flags[0]
 
 
@@ -202,7 +204,10 @@ def test_averaging_finds_what_single_draws_miss():
     model = noisy()
     mean = Expected(model, 400)
     left = {}
-    for name, attack in {"single": steps, "mean": Averaged(attack=steps, passes=50)}.items():
+    for name, attack in {
+        "single": steps,
+        "mean": ExpectationOverTransformation(attack=steps, passes=50),
+    }.items():
         images = attack(model, dataset.images, dataset.labels)
         with torch.no_grad():
             left[name] = mean(images).gather(1, dataset.labels[:, None]).mean().item()
@@ -216,7 +221,7 @@ def test_the_mean_of_a_model_that_is_not_random_is_its_softmax():
 
 def test_a_mean_takes_two():
     with pytest.raises(ValueError, match="passes=1"):
-        Averaged(attack=SIGHTED["PGD"], passes=1)
+        ExpectationOverTransformation(attack=SIGHTED["PGD"], passes=1)
 
 
 def test_a_model_that_optimises_at_test_time_is_flagged():
@@ -240,8 +245,8 @@ def test_an_untrained_model_is_said_to_be_at_chance():
 
 
 def test_a_worst_case_has_the_flags_of_both_once():
-    one = evaluation.Verdicts(torch.tensor([True]), torch.tensor([True]), ("a", "b"))
-    other = evaluation.Verdicts(torch.tensor([True]), torch.tensor([False]), ("b", "c"))
+    one = evaluation.AttackResult(torch.tensor([True]), torch.tensor([True]), ("a", "b"))
+    other = evaluation.AttackResult(torch.tensor([True]), torch.tensor([False]), ("b", "c"))
     assert (one & other).flags == ("a", "b", "c")
 
 

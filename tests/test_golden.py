@@ -20,38 +20,33 @@ import torch
 from torch import Tensor, nn
 
 from robustutils import (
-    alignment,
     artifacts,
     attacks,
-    attempts,
-    blind_spots,
     bounds,
-    carlini,
     data,
-    defences,
     evaluation,
-    flips,
-    fonts,
-    generative,
-    invariance,
-    l0,
-    latent,
     models,
     networks,
     objectives,
-    projection,
+    recipes,
+    registry,
     speed,
     square,
-    strategies,
-    subspaces,
-    synthesis,
     threats,
     training,
-    vae_gan,
 )
 from robustutils.artifacts import later
 from robustutils.data import Dataset
-from robustutils.defences import Recipe
+from robustutils.papers.blind_spot import blind_spots, carlini
+from robustutils.papers.blind_spot import objectives as blind_spot_objectives
+from robustutils.papers.disentangling import attempts, fonts, latent, projection, strategies, vae_gan
+from robustutils.papers.disentangling import recipes as dis_recipes
+from robustutils.papers.ensemble import flips, subspaces
+from robustutils.papers.ensemble import objectives as ensemble_objectives
+from robustutils.papers.ensemble.recipes import with_sources
+from robustutils.papers.invariance import abs, acgan, alignment, examples, l0
+from robustutils.papers.invariance import objectives as invariance_objectives
+from robustutils.recipes import RECIPES, Recipe, recipe
 from robustutils.threats import L2, Linf
 
 STORE = Path(__file__).with_name("golden.json")
@@ -95,26 +90,27 @@ NORMALISED = ("preact_resnet18", "dis_cnn", "vae_gan_narrow")
 """Architectures that are looked at in training mode: running statistics would drown their weights."""
 
 
-def recipes() -> dict[str, Recipe]:
+def recipes_by_name() -> dict[str, Recipe]:
     """Every recipe by name, ensemble training with one static source, and recipes of a data set or a radius."""
     source = models.build("eat_d", seed=7).double()
-    ensemble = defences.with_sources(defences.RECIPES["eat_d_adv"], [source])
-    return {**defences.RECIPES, "eat_d_adv with a source": ensemble, **recipes_of_dis()}
+    ensemble = with_sources(recipe("eat_d_adv"), [source])
+    named = {name: recipe(name) for name in registry.names("recipes", RECIPES)}
+    return {**named, "eat_d_adv with a source": ensemble, **recipes_of_dis()}
 
 
 def recipes_of_dis() -> dict[str, Recipe]:
     """The recipes of the chapter on disentangling, with short attacks; none of them has a name in the package."""
     data = letters().first(24)
     return {
-        "dis_normal": defences.dis_normal(),
-        "dis_regular": defences.dis_regular(3),
-        "dis_on_manifold": defences.dis_on_manifold(data, 3),
-        "dis_on_manifold, independent": defences.dis_on_manifold(data, 3, independent=True),
-        "dis_transformation_adversarial": defences.dis_transformation_adversarial("digits", 3),
-        "dis_transformation_augmentation": defences.dis_transformation_augmentation("digits"),
-        "dis_mixture": defences.dis_mixture(data, 3),
-        "dis_trades": defences.dis_trades(3),
-        "vae_gan": defences.dis_vae_gan(2.25, narrow=True),
+        "dis_normal": dis_recipes.normal(),
+        "dis_regular": dis_recipes.regular(3),
+        "dis_on_manifold": dis_recipes.on_manifold(data, 3),
+        "dis_on_manifold, independent": dis_recipes.on_manifold(data, 3, independent=True),
+        "dis_transformation_adversarial": dis_recipes.transformation_adversarial("digits", 3),
+        "dis_transformation_augmentation": dis_recipes.transformation_augmentation("digits"),
+        "dis_mixture": dis_recipes.mixture(data, 3),
+        "dis_trades": dis_recipes.trades(3),
+        "vae_gan": dis_recipes.vae_gan(2.25, narrow=True),
     }
 
 
@@ -177,7 +173,7 @@ def steps_of(recipe: Recipe) -> int:
     return {0: 6, 2: 24 if 0.95 in ends else 6, 3: 12}[len(ends)]
 
 
-def examples(recipe: Recipe) -> tuple[Dataset, Tensor]:
+def examples_for(recipe: Recipe) -> tuple[Dataset, Tensor]:
     """A training set of two or three batches, and 16 images to look at."""
     if recipe.architecture in ("preact_resnet18", "kolter_wong_cifar"):
         generator = torch.Generator().manual_seed(3)
@@ -197,15 +193,15 @@ def trained(recipe: Recipe, *, step: float = 1, sign: float = 1, seed: float = 0
 
     In float32 the sign of a gradient near zero, and with it a golden run, would depend on the machine.
     """
-    images, others = examples(recipe)
+    images, others = examples_for(recipe)
     batch = 2 if recipe.architecture == "preact_resnet18" else 8
     model = models.build(recipe.architecture, seed=int(seed)).double()
     images = dataclasses.replace(images, images=images.images.double())
     others = others.double()
 
-    if isinstance(model, synthesis.AnalysisBySynthesis):
+    if isinstance(model, abs.AnalysisBySynthesis):
         model.samples, model.steps = 40, 3
-    latents = torch.randn(4, generative.LATENT, generator=torch.Generator().manual_seed(0)).double()
+    latents = torch.randn(4, acgan.LATENT, generator=torch.Generator().manual_seed(0)).double()
 
     def logits() -> Tensor:
         model.train(recipe.architecture in NORMALISED)
@@ -213,7 +209,7 @@ def trained(recipe: Recipe, *, step: float = 1, sign: float = 1, seed: float = 0
             found = [model(others).flatten()]
             if isinstance(model, vae_gan.VaeGan):
                 found = [found[0][::28], model.discriminate(others)]
-            if isinstance(model, generative.ACGAN):
+            if isinstance(model, acgan.ACGAN):
                 found.append(model.generate(torch.arange(4), latents)[..., ::4].flatten())
             return torch.cat(found)
 
@@ -317,12 +313,12 @@ def measurements() -> dict[str, Callable[[], Tensor]]:
         "interval_margins": lambda: bounds.interval_margins(certified, low, high, y),
         "dual_margins": lambda: bounds.dual_margins(certified, low, high, y),
         "crown_ibp_margins": lambda: bounds.crown_ibp_margins(certified, low, high, y),
-        "aligned": lambda: invariance.aligned(digits.first(5), train, grid)["images"].flatten(1)[:, ::28],
-        "nearest_targets": lambda: invariance.laid_over(
-            train, invariance.nearest_targets(x[:2], y[:2], train)
+        "aligned": lambda: examples.aligned(digits.first(5), train, grid)["images"].flatten(1)[:, ::28],
+        "nearest_targets": lambda: examples.laid_over(
+            train, examples.nearest_targets(x[:2], y[:2], train)
         ).flatten(1)[:, ::28],
-        "typicality": lambda: invariance.typicality(net, digits),
-        "score": lambda: generative.score(gan, x[:5], y[:5], restarts=2, steps=3),
+        "typicality": lambda: examples.typicality(net, digits),
+        "score": lambda: acgan.score(gan, x[:5], y[:5], restarts=2, steps=3),
         "loss_gradients": lambda: evaluation.loss_gradients(net, x, y).flatten(1)[:, ::28],
         "count_adversarial_directions": lambda: subspaces.count_adversarial_directions(net, digits, 0.1),
         "examples": lambda: attempts.examples(net, ascent, maps, points=20, tries=2)["codes"],
@@ -339,8 +335,8 @@ def measurements() -> dict[str, Callable[[], Tensor]]:
 def outcomes() -> dict[str, Callable[..., Outcome]]:
     """Every golden run by name; ``step`` and ``sign`` multiply step size and loss, ``seed`` draws another start."""
     runs: dict[str, Callable[..., Outcome]] = {}
-    for name, recipe in recipes().items():
-        runs[f"recipe {name}"] = lambda recipe=recipe, **change: trained(recipe, **change)
+    for name, one in recipes_by_name().items():
+        runs[f"recipe {name}"] = lambda one=one, **change: trained(one, **change)
     for name in attack_runs():
         runs[f"attack {name}"] = lambda name=name, **change: attacked(name, **change)
     for name, measure in measurements().items():
@@ -352,9 +348,9 @@ def names_in(run: str) -> list[str]:
     """The names whose versions the key of a result of this run holds."""
     kind, _, name = run.partition(" ")
     if kind == "recipe":
-        recipe = recipes()[name]
-        schedule = getattr(recipe.schedule, "__name__", type(recipe.schedule).__name__)
-        found = [recipe.architecture, "fit", *_names(artifacts.describe(recipe)), schedule]
+        one = recipes_by_name()[name]
+        schedule = getattr(one.schedule, "__name__", type(one.schedule).__name__)
+        found = [one.architecture, "fit", *_names(artifacts.describe(one)), schedule]
     elif kind == "attack":
         found = _names(artifacts.describe(attack_runs()[name]))
     else:
@@ -440,8 +436,8 @@ def test_every_golden_run_is_still_made():
 
 
 DESCRIBED = (
-    *(threats, attacks, carlini, l0, square, blind_spots, objectives, generative, defences),
-    *(latent, strategies, vae_gan),
+    *(threats, attacks, carlini, l0, square, blind_spots, objectives, acgan, recipes),
+    *(ensemble_objectives, blind_spot_objectives, invariance_objectives, latent, strategies, vae_gan),
 )
 KEPT = (
     *(attempts.examples, attempts.attempts, attempts.steps, attempts.smallest, attempts.transferred),
@@ -485,7 +481,7 @@ def test_a_changed_default_needs_a_raised_version():
 def names() -> dict[str, str]:
     """Names under which results are published."""
     digits = data.load("digits").first(1280)
-    net = networks.Network(defences.recipe("small_cnn"), digits)
+    net = networks.Network(recipe("small_cnn"), digits)
     pgd = attacks.PGD(threat=Linf(eps=0.1), steps=20, dtype=torch.bfloat16)
     return {
         "network": net.name,

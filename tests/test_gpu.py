@@ -13,12 +13,11 @@ from torch import nn
 from robustutils import (
     artifacts,
     attacks,
-    carlini,
-    defences,
     evaluation,
     models,
     networks,
     objectives,
+    recipes,
     speed,
     square,
     storage,
@@ -26,13 +25,15 @@ from robustutils import (
     training,
 )
 from robustutils.networks import Family, Network
+from robustutils.papers.blind_spot import carlini
+from robustutils.papers.ensemble.objectives import EnsembleAdversarial
 from robustutils.threats import L2, Linf
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
 
 GPU = torch.device("cuda")
 FLOAT32: dict[str, Any] = {"dtype": torch.float32}
-CLEAN = defences.Recipe(architecture="eat_d", objective=objectives.Clean(), epochs=20, batch_size=64)
+CLEAN = recipes.Recipe(architecture="eat_d", objective=objectives.Clean(), epochs=20, batch_size=64)
 ATTACKS: dict[str, attacks.Attack] = {
     "FGSM": attacks.FGSM(eps=0.1, **FLOAT32),
     "R+FGSM": attacks.RFGSM(eps=0.1, **FLOAT32),
@@ -42,7 +43,7 @@ ATTACKS: dict[str, attacks.Attack] = {
 }
 OBJECTIVES = {
     "clean": objectives.Clean(),
-    "single steps": objectives.EnsembleAdversarial(eps=0.3),
+    "single steps": EnsembleAdversarial(eps=0.3),
     "random steps": objectives.Adversarial(attack=attacks.RFGSM(eps=0.3, dtype=torch.bfloat16)),
     "PGD": objectives.RampedAdversarial(eps=0.3, steps=2, step_size=0.1, ramp=0.5, dtype=torch.bfloat16),
 }
@@ -81,7 +82,7 @@ def test_an_attack_stays_in_its_threat_set_and_reaches_the_verdicts_of_the_cpu(n
     x, y = few.images.to(GPU), few.labels.to(GPU)
     x_adv = attack(on_gpu, x, y)
     assert x_adv.device.type == "cuda"
-    threats.check(attack.threat, x, x_adv)
+    threats.check_inside(attack.threat, x, x_adv)
     there = evaluation.correct(on_gpu, x_adv.cpu(), few.labels)
     here = evaluation.correct(digits_net, attack(digits_net, few.images, few.labels), few.labels)
     assert share_that_differs(there, here) <= 0.02, (there.sum(), here.sum())
@@ -90,7 +91,7 @@ def test_an_attack_stays_in_its_threat_set_and_reaches_the_verdicts_of_the_cpu(n
 def test_carlini_stays_in_the_box_and_finds_distances_like_those_of_the_cpu(few, digits_net, on_gpu):
     attack, part = carlini.CarliniLinf(iterations=20, **FLOAT32), few.first(16)
     here, there = (carlini.nearest(net, attack, part) for net in (digits_net, on_gpu))
-    threats.check(attack.threat, part.images, there.images)
+    threats.check_inside(attack.threat, part.images, there.images)
     fell = here.distances.isfinite()
     assert torch.equal(there.distances.isfinite(), fell)
     assert not evaluation.correct(on_gpu, there.images, part.labels)[fell].any()

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from robustutils import masking
 from robustutils.attacks import FGSM
 from robustutils.data import Dataset
-from robustutils.evaluation import Verdicts, adversarial
+from robustutils.evaluation import AttackResult, adversarial
 from robustutils.masking import Ratios, gradient_sign, made_orthogonal
 
 N = 60
@@ -36,16 +36,16 @@ def points() -> Dataset:
     return Dataset("points", "test", images, labels, ("dark", "light"), "")
 
 
-def verdicts(fooled: int) -> Verdicts:
+def verdicts(fooled: int) -> AttackResult:
     standing = torch.arange(N) >= fooled
-    return Verdicts(torch.ones(N, dtype=torch.bool), standing)
+    return AttackResult(torch.ones(N, dtype=torch.bool), standing)
 
 
-def falling(count: int, n: int = 200, start: int = 0) -> Verdicts:
+def falling(count: int, n: int = 200, start: int = 0) -> AttackResult:
     """``count`` of ``n`` correct inputs fall, from input ``start`` on."""
     attacked = torch.ones(n, dtype=torch.bool)
     attacked[start : start + count] = False
-    return Verdicts(torch.ones(n, dtype=torch.bool), attacked)
+    return AttackResult(torch.ones(n, dtype=torch.bool), attacked)
 
 
 @pytest.mark.parametrize(("white_box", "others", "expected"), [

@@ -13,7 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from robustutils import models
-from robustutils.models import ARCHITECTURES, PreActBlock, ResidualBlock, Standardise, TanhPool
+from robustutils.models import ARCHITECTURES, PreActBlock, Standardise
+from robustutils.papers.disentangling.models import ResidualBlock
+from robustutils.papers.ensemble.models import Average, TanhPool
 
 GREY = torch.rand(2, 1, 28, 28, generator=torch.Generator().manual_seed(0))
 COLOUR = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
@@ -534,7 +536,7 @@ def test_weights_that_do_not_fit_are_told_clearly(own):
 
 def test_the_average_of_models_is_that_of_their_probabilities():
     members = [models.build("eat_d", seed=seed).eval() for seed in range(3)]
-    together = models.Average(*members).eval()(GREY)
+    together = Average(*members).eval()(GREY)
     expected = torch.stack([member(GREY).softmax(1) for member in members]).mean(0)
     torch.testing.assert_close(together.softmax(1), expected)
     torch.testing.assert_close(together.exp(), expected)

@@ -17,9 +17,12 @@ from torch import Tensor, nn
 from robustutils import artifacts, evaluation, models, networks, speed, storage, training
 from robustutils.artifacts import VERSIONS, NotPublished, kept, later, shelf
 from robustutils.attacks import FGSM
-from robustutils.defences import Recipe, recipe, with_sources
 from robustutils.networks import Family, Network, train, train_side_by_side
-from robustutils.objectives import Clean, EnsembleAdversarial
+from robustutils.objectives import Clean
+from robustutils.papers.ensemble.models import eat_d
+from robustutils.papers.ensemble.objectives import EnsembleAdversarial
+from robustutils.papers.ensemble.recipes import with_sources
+from robustutils.recipes import Recipe, recipe
 from robustutils.storage import CacheError
 
 TINY = Recipe(architecture="eat_d", objective=Clean(), epochs=2, batch_size=64)
@@ -233,7 +236,7 @@ def own_schedule(progress: float) -> float:
 
 
 def own_architecture(classes: int = 10) -> nn.Module:
-    return models.eat_d(classes)
+    return eat_d(classes)
 
 
 def test_what_is_the_users_own_is_trained_at_every_call_and_not_kept(few, cache, caplog, monkeypatch):

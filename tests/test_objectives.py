@@ -12,21 +12,15 @@ from torch import Tensor, nn
 from robustutils import models, objectives
 from robustutils.attacks import FGSM, PGD, RFGSM
 from robustutils.bounds import crown_ibp_margins, dual_margins, interval_margins
-from robustutils.objectives import (
-    Adversarial,
-    AffineAugmented,
+from robustutils.objectives import Adversarial, Certified, Clean, RampedAdversarial, Stages
+from robustutils.papers.blind_spot.objectives import (
     Augmented,
-    Certified,
-    Clean,
-    CrownIbp,
-    EnsembleAdversarial,
-    RampedAdversarial,
     ScaledAndShifted,
-    Stages,
     Wasserstein,
-    single_step,
     wasserstein_ascent,
 )
+from robustutils.papers.ensemble.objectives import EnsembleAdversarial, single_step
+from robustutils.papers.invariance.objectives import AffineAugmented, CrownIbp
 from robustutils.threats import Linf
 
 

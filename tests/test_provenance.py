@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from robustutils import provenance
-from robustutils.claims import Claims
+from robustutils.book.claims import Claims
 
 CPU = torch.device("cpu")
 

@@ -7,13 +7,15 @@ import torch
 from torch import nn
 
 from robustutils import sanity
-from robustutils.evaluation import Rate, Verdicts, evaluate
-from robustutils.sanity import AutoAttack, Counted, SanityError
+from robustutils.evaluation import AttackResult, evaluate
+from robustutils.papers.ensemble.objectives import share_of_own_steps
+from robustutils.sanity import AutoAttack, SanityError
+from robustutils.statistics import Rate
 from robustutils.threats import Linf
 
 
-def verdicts(fooled: int, n: int = 200) -> Verdicts:
-    return Verdicts(torch.ones(n, dtype=torch.bool), torch.arange(n) >= fooled)
+def verdicts(fooled: int, n: int = 200) -> AttackResult:
+    return AttackResult(torch.ones(n, dtype=torch.bool), torch.arange(n) >= fooled)
 
 
 def test_a_condition_that_does_not_hold_stops_with_its_message_also_without_assertions():
@@ -49,16 +51,9 @@ def test_an_attack_that_knows_less_must_not_lead_by_much():
     sanity.check_not_beaten(verdicts(40), {"transfer": verdicts(80)}, slack=100)
 
 
-def test_passes_of_a_model_are_counted():
-    model = Counted(nn.Linear(2, 2))
-    for _ in range(3):
-        model(torch.zeros(1, 2))
-    assert model.calls == 3
-
-
 @pytest.mark.parametrize("sources", [1, 3])
 def test_ensemble_training_takes_its_own_examples_in_every_nth_batch(sources):
-    found = sanity.share_of_own_steps(sources, torch.rand(1, 1, 4, 4), torch.tensor([3]), batches=600)
+    found = share_of_own_steps(sources, torch.rand(1, 1, 4, 4), torch.tensor([3]), batches=600)
     assert found.ci95[0] <= 1 / (1 + sources) <= found.ci95[1]
     assert found.n == 600
 

@@ -26,11 +26,11 @@ def test_square_needs_no_gradient_and_stays_in_the_ball():
     x, y = torch.full((64, 1, 2, 3), 0.5), torch.zeros(64, dtype=torch.int64)
     assert torch.equal(FGSM(eps=0.3)(FirstColumn(), x, y), x)
     x_adv = Square(eps=0.3, queries=60)(FirstColumn(), x, y)
-    threats.check(Linf(eps=0.3), x, x_adv)
+    threats.check_inside(Linf(eps=0.3), x, x_adv)
     assert misled(FirstColumn(), x_adv).all()
     for grey in (0.0, 0.1, 1.0):
         edge = torch.full_like(x, grey)
-        threats.check(Linf(eps=0.3), edge, Square(eps=0.3, queries=5)(FirstColumn(), edge, y))
+        threats.check_inside(Linf(eps=0.3), edge, Square(eps=0.3, queries=5)(FirstColumn(), edge, y))
 
 
 def test_square_repeats_itself_and_does_better_with_more_queries():

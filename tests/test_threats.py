@@ -33,7 +33,7 @@ def test_projection_lands_in_the_set_and_in_the_box(kind, x, delta, eps):
     threat = kind(eps=eps)
     moved = threat.perturb(x, threat.project(x, delta))
     assert 0 <= moved.min() <= moved.max() <= 1
-    threats.check(threat, x, moved, tolerance=1e-6)
+    threats.check_inside(threat, x, moved, tolerance=1e-6)
 
 
 @KINDS
@@ -67,7 +67,7 @@ def test_balls_grow_with_eps(kind, x, delta, radii):
 def test_random_start_lies_in_the_set_and_repeats_with_its_seed(kind, x, eps, seed):
     threat = kind(eps=eps)
     delta = threat.start(x, torch.Generator().manual_seed(seed))
-    threats.check(threat, x, threat.perturb(x, delta), tolerance=1e-6)
+    threats.check_inside(threat, x, threat.perturb(x, delta), tolerance=1e-6)
     assert torch.equal(delta, threat.start(x, torch.Generator().manual_seed(seed)))
 
 
@@ -145,7 +145,7 @@ def test_radius_out_of_range_is_refused(kind, eps, message):
 )
 def test_check_names_what_left_the_set(threat, x_adv, message):
     with pytest.raises(ThreatError, match=message):
-        threats.check(threat, torch.full(SHAPE, 0.5), x_adv)
+        threats.check_inside(threat, torch.full(SHAPE, 0.5), x_adv)
 
 
 def test_check_looks_at_every_image():
@@ -153,5 +153,5 @@ def test_check_looks_at_every_image():
     x_adv = x.clone()
     x_adv[1, 0, 0, 0] += 0.2
     with pytest.raises(ThreatError, match=r"moved 0\.2"):
-        threats.check(Linf(eps=0.1), x, x_adv)
-    threats.check(Linf(eps=0.2), x, x_adv)
+        threats.check_inside(Linf(eps=0.1), x, x_adv)
+    threats.check_inside(Linf(eps=0.2), x, x_adv)

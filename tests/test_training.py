@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from robustutils import artifacts, data, evaluation, models, speed, storage, training
 from robustutils.attacks import FGSM
-from robustutils.objectives import Clean, EnsembleAdversarial
+from robustutils.objectives import Clean
+from robustutils.papers.ensemble.objectives import EnsembleAdversarial
 from robustutils.training import TrainingError, fit
 
 SETTINGS = {"epochs": 3, "batch_size": 16, "seed": 5}  # 50 examples: 4 batches an epoch, 12 steps

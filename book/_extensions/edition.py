@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -19,12 +20,12 @@ from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.config import Config
 
-import robustutils
-from robustutils import checks, results, scoreboard
-from robustutils.claims import Claims
-from robustutils.provenance import repository, source_hash
+from robustutils.book import checks, results, scoreboard
+from robustutils.book.claims import Claims
+from robustutils.provenance import files_of, repository, source_hash
 
 SOURCES = repository() / "chapters"
+PACKAGE = repository() / "robustutils"
 
 
 def set_buttons(app: Sphinx, config: Config) -> None:
@@ -136,24 +137,33 @@ def finish_page(
             button["url"] = url.replace(f"{pagename}.ipynb", f"chapters/{name}{suffix}")
 
 
+def modules_of(folder: str) -> list[str]:
+    """The public modules of a folder of the package, ``""`` for its top, by their full names."""
+    here = PACKAGE / folder
+    found = [path.stem for path in here.glob("[!_]*.py")]
+    if not folder:
+        found += ["data"]
+    return [".".join(filter(None, ("robustutils", *Path(folder).parts, name))) for name in sorted(found)]
+
+
 def list_modules(app: Sphinx, pagename: str, source: list[str]) -> None:
-    """Fill the API pages from the groups that the package names: what a module is for is the first line of its docstring."""
-    text = source[0]
-    for group, modules in robustutils.GROUPS.items():
-        entries = (
-            f"## {name}\n\n```{{eval-rst}}\n.. automodule:: robustutils.{name}\n   :members:\n```"
-            for name in modules
+    """Fill the API pages from the folders of the package: what a module is for is the first line of its docstring."""
+
+    def entries(found: re.Match[str]) -> str:
+        return "\n\n".join(
+            f"## {name.rpartition('.')[2]}\n\n```{{eval-rst}}\n.. automodule:: {name}\n   :members:\n```"
+            for name in modules_of(found[1])
         )
-        text = text.replace(f"<!-- modules: {group} -->", "\n\n".join(entries))
-    if "<!-- groups -->" in text:
+
+    def lines(found: re.Match[str]) -> str:
         rows = ""
-        for group, modules in robustutils.GROUPS.items():
-            rows += f"\n**{group}**\n\n"
-            for name in modules:
-                tree = ast.parse(Path(robustutils.__file__).with_name(f"{name}.py").read_text())
-                rows += f"- {{mod}}`~robustutils.{name}`: {(ast.get_docstring(tree) or '').splitlines()[0]}\n"
-        text = text.replace("<!-- groups -->", rows)
-    source[0] = text
+        for name in modules_of(found[1]):
+            (path,) = files_of(name, PACKAGE)
+            rows += f"- {{mod}}`~{name}`: {(ast.get_docstring(ast.parse(path.read_text())) or '').splitlines()[0]}\n"
+        return rows
+
+    text = re.sub(r"<!-- modules: ?(\S*) -->", entries, source[0])
+    source[0] = re.sub(r"<!-- list: ?(\S*) -->", lines, text)
 
 
 def setup(app: Sphinx) -> dict[str, bool]:

@@ -1,0 +1,413 @@
+"""From source to book: execute the chapters, stage the pages, render them, publish an edition.
+
+Every step works on copies below ``_build/`` and moves a result into place only when it is whole. No chapter imports
+this module.
+"""
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import jupytext
+import nbformat
+import papermill
+from nbclient.exceptions import DeadKernelError
+from papermill.exceptions import PapermillExecutionError
+
+from robustutils import provenance
+from robustutils.book import checks, outcomes_files, scoreboard
+from robustutils.book import results as results_files
+from robustutils.book.claims import Claims
+from robustutils.book.criteria import NO_EVIDENCE
+from robustutils.registry import unknown
+from robustutils.storage import write_atomically
+
+RESULTS_MIME = "application/vnd.robustutils.book.results+json"
+REFERENCE_TAG = "nbval-check-output"
+
+
+class PipelineError(RuntimeError):
+    """A step of the pipeline cannot be done; the message is meant for the terminal."""
+
+
+def chapters() -> list[str]:
+    """The names of all chapters, in the order of the book's table of contents."""
+    toc = (provenance.repository() / "_toc.yml").read_text()
+    names = {path.stem for path in (provenance.repository() / "chapters").glob("*.ipynb")}
+    return sorted(names, key=lambda name: toc.find(f"book/{name}"))
+
+
+def notebook_path(chapter: str) -> Path:
+    """The notebook of a chapter.
+
+    Raises:
+        PipelineError: there is no such chapter; the message lists those there are.
+    """
+    path = provenance.repository() / "chapters" / f"{chapter}.ipynb"
+    if not path.exists():
+        raise PipelineError(unknown("chapter", chapter, chapters()))
+    return path
+
+
+def execute(
+    chapter: str, profile: str, parameters: Mapping[str, Any], folder: Path, source: Path | None = None
+) -> None:
+    """Run a chapter at a profile into ``folder``: NAME.ipynb, results/NAME.outcomes.safetensors and, with claims,
+    results/NAME.json.
+
+    They are written only if all went well; a notebook that failed is left as NAME.failed.ipynb. ``source`` is the
+    notebook to run, by default the chapter's own.
+
+    Raises:
+        PipelineError: an unknown chapter or parameter, or an error in the notebook.
+    """
+    source = source or notebook_path(chapter)
+    declared = papermill.inspect_notebook(str(source))
+    for name in parameters:
+        if name not in declared:
+            raise PipelineError(unknown(f"parameter of {chapter}", name, declared))
+    folder.mkdir(parents=True, exist_ok=True)
+    failed = folder / f"{chapter}.failed.ipynb"
+    found = folder / f"{chapter}.{os.getpid()}.safetensors"
+    try:
+        notebook = papermill.execute_notebook(
+            with_export(nbformat.read(source, as_version=4), found),
+            str(failed),
+            parameters={"profile": profile, **parameters},
+            kernel_name="python3",
+            cwd=str(folder),
+            progress_bar={"desc": f"{chapter} ({profile})", "unit": "cell", "mininterval": 1},
+            # The kernel keeps to itself that local sockets are unencrypted, and its traceback on Ctrl-C.
+            extra_arguments=["--IPKernelApp.log_level=50"],
+        )
+    except PapermillExecutionError as error:
+        raise PipelineError(
+            f"{chapter}: {error.ename}: {error.evalue}\n(cell {error.exec_count}; the notebook up to there is {failed})"
+        ) from error
+    except DeadKernelError as error:
+        raise PipelineError(
+            f"{chapter}: the kernel died, perhaps for want of memory\n(the notebook up to there is {failed})"
+        ) from error
+    failed.unlink()
+    notebook.cells.pop()  # the export
+    results = stored_results(notebook) if has_claims(chapter) else None
+    for part in (notebook, *notebook.cells):
+        part.metadata.pop("papermill", None)  # it holds paths of this machine
+    write_notebook(folder / f"{chapter}.ipynb", notebook)
+    if results is not None:
+        results_files.write(folder / "results" / f"{chapter}.json", results)
+    (folder / "results").mkdir(exist_ok=True)
+    found.replace(outcomes_path(chapter, folder))
+
+
+def with_export(notebook: nbformat.NotebookNode, path: Path) -> nbformat.NotebookNode:
+    """A notebook with a last cell that writes the run's outcomes."""
+    code = (
+        "from robustutils.book import outcomes_files\n"
+        f"outcomes_files.export({str(path)!r}, study.run.provenance(), study.measured)"
+    )
+    notebook.cells.append(nbformat.v4.new_code_cell(code))
+    return notebook
+
+
+def outcomes_path(chapter: str, folder: Path) -> Path:
+    """The outcomes of a chapter in a folder of pages: the published edition's, or a run's."""
+    return folder / "results" / f"{chapter}.outcomes.safetensors"
+
+
+def claims_path(chapter: str) -> Path:
+    """The declaration of a chapter: its parameters, and its claims unless it is a page without, such as the background."""
+    return provenance.repository() / "chapters" / f"{chapter}.toml"
+
+
+def has_claims(chapter: str) -> bool:
+    """Whether a chapter reproduces a paper."""
+    return bool(Claims.of(chapter).rows)
+
+
+def stored_results(notebook: nbformat.NotebookNode) -> dict[str, Any]:
+    """The results that an executed notebook carries in its last cell's output.
+
+    Raises:
+        PipelineError: there are none.
+    """
+    for cell in reversed(notebook.cells):
+        for output in cell.get("outputs", ()):
+            if RESULTS_MIME in output.get("data", {}):
+                return json.loads(json.dumps(output["data"][RESULTS_MIME]))
+    raise PipelineError("the notebook ran through but carries no results")
+
+
+def write_notebook(path: Path, notebook: nbformat.NotebookNode) -> None:
+    """Write a notebook atomically."""
+    write_atomically(path, lambda partial: nbformat.write(notebook, str(partial)))
+
+
+def run(chapter: str, profile: str, parameters: Mapping[str, Any]) -> None:
+    """Execute one chapter strictly into ``_build/<profile>/``.
+
+    Raises:
+        PipelineError: see :func:`execute`; also when evidence is to be made while the claims file has
+            uncommitted changes, because criteria come before results.
+    """
+    if "profile" in parameters:
+        raise PipelineError("the profile is chosen with --profile, not with -p profile")
+    claims = claims_path(chapter)
+    if profile not in NO_EVIDENCE and (provenance.repository() / ".git").exists():
+        command = ["git", "-C", str(provenance.repository()), "status", "--porcelain", "--", str(claims)]
+        if subprocess.run(command, capture_output=True, text=True, check=True).stdout:
+            raise PipelineError(
+                f"{claims.name} has uncommitted changes: commit the criteria before a {profile} run measures them"
+            )
+    folder = build_folder() / profile
+    execute(chapter, profile, parameters, folder)
+    stamp_path(chapter, folder).unlink(missing_ok=True)  # not the page of the book
+
+
+def build_folder() -> Path:
+    """Where everything that can be made again goes."""
+    return provenance.repository() / "_build"
+
+
+def book() -> Path:
+    """Execute what has changed at ``quick`` and render the book with those pages; returns the page to open."""
+    folder = build_folder() / "quick"
+    for chapter in chapters():
+        stamp = stamp_path(chapter, folder)
+        made_from = content_hash(chapter)
+        if not (stamp.exists() and stamp.read_text() == made_from):
+            execute(chapter, "quick", {}, folder)
+            stamp.write_text(made_from)
+    return render(stage(folder))
+
+
+def stamp_path(chapter: str, folder: Path) -> Path:
+    """The file that says what the book's page of a chapter was made from."""
+    return folder / f"{chapter}.made-from"
+
+
+def content_hash(chapter: str) -> str:
+    """What the page of a chapter is made from: its text, its claims and the code of the modules it imports."""
+    text = notebook_path(chapter).with_suffix(".py")
+    claims = claims_path(chapter)
+    parts = [provenance.source_hash(text), text.read_text(), claims.read_text()]
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+
+
+def stage(executed: Path) -> Path:
+    """A copy of the book's sources with the pages and results of a run in place of the published pages."""
+    source = executed / "source"
+    if source.exists():
+        shutil.rmtree(source)
+    source.mkdir(parents=True)
+    for name in ("_config.yml", "_toc.yml"):
+        shutil.copy2(provenance.repository() / name, source)
+    shutil.copytree(
+        provenance.repository() / "book", source / "book", ignore=shutil.ignore_patterns("__pycache__")
+    )
+    for chapter in chapters():
+        shutil.copy2(executed / f"{chapter}.ipynb", source / "book")
+    shutil.copytree(executed / "results", source / "book" / "this_run")
+    write_scoreboard(source / "book", read_all(executed / "results"))
+    return source
+
+
+def render(source: Path) -> Path:
+    """Render a source tree to ``_build/html`` with warnings as errors; returns the index page.
+
+    Raises:
+        PipelineError: Jupyter Book failed or warned; its output has gone to the terminal.
+    """
+    log = build_folder() / "render.log"
+    log.parent.mkdir(exist_ok=True)
+    jupyter_book = Path(sys.executable).with_name("jupyter-book")
+    command = [
+        str(jupyter_book),
+        "build",
+        str(source),
+        "--path-output",
+        str(provenance.repository()),
+        "--all",
+    ]
+    with log.open("w") as output:
+        status = subprocess.run(
+            [*command, "-W", "-n", "--keep-going", "-q"],
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, "PYDEVD_DISABLE_FILE_VALIDATION": "1"},
+        ).returncode
+    if status:
+        raise PipelineError(f"{log.read_text()}\nJupyter Book failed ({log})")
+    return build_folder() / "html" / "index.html"
+
+
+def publish(chapter: str, profile: str, parameters: Mapping[str, Any]) -> Path:
+    """Run a chapter and publish it: outcomes, and page, results, scoreboard and README; returns what has been renewed.
+
+    What the published outcomes hold is taken from them, so that only what is new is measured. A run of a part, which
+    lacks rows that the published edition has, adds its outcomes to the edition and leaves the page as it is.
+    """
+    executed, edition = build_folder() / profile, provenance.repository() / "book"
+    if profile in NO_EVIDENCE and has_claims(chapter):
+        raise PipelineError(f"a {profile} run is not evidence and cannot become the published edition")
+    scoreboard_pages(edition)  # a page that has lost its markers is an error now, not after the run
+    path = outcomes_path(chapter, edition)
+    earlier = outcomes_files.read(path)
+    with environment(outcomes_files.VARIABLE, str(path)):
+        run(chapter, profile, parameters)
+    (piece,) = outcomes_files.read(outcomes_path(chapter, executed))
+    outcomes_files.write(path, outcomes_files.merged(earlier, piece))
+    if not has_claims(chapter):
+        return publish_page(chapter, executed)
+    results = results_files.read(executed / "results" / f"{chapter}.json")
+    before = results_files.published(chapter, edition / "results")
+    if before is not None and results_files.rows_measured(before) - results_files.rows_measured(results):
+        return path  # the page has rows that this run lacks
+    results_files.write(edition / "results" / f"{chapter}.json", results)
+    page = publish_page(chapter, executed)
+    write_scoreboard(edition)
+    return page
+
+
+def publish_page(chapter: str, executed: Path) -> Path:
+    """Copy an executed chapter into the book, what it shows of results renewed from its own; returns the page."""
+    page = provenance.repository() / "book" / f"{chapter}.ipynb"
+    notebook = nbformat.read(executed / f"{chapter}.ipynb", as_version=4)
+    claims = Claims.of(chapter)
+    if claims.rows:
+        found = results_files.read(executed / "results" / f"{chapter}.json")
+        for output in (output for cell in notebook.cells for output in cell.get("outputs", ())):
+            if html := output.get("data", {}).get("text/html"):
+                output["data"]["text/html"] = scoreboard.renewed(html, claims, found, None)
+    write_notebook(page, notebook)
+    return page
+
+
+@contextmanager
+def environment(name: str, value: str) -> Iterator[None]:
+    """An environment variable for what is started within it."""
+    before = os.environ.get(name)
+    os.environ[name] = value
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before
+
+
+def checkable() -> list[str]:
+    """The chapters that have published outcomes."""
+    edition = provenance.repository() / "book"
+    return [chapter for chapter in chapters() if outcomes_path(chapter, edition).exists()]
+
+
+def check(chapter: str) -> checks.Report:
+    """Measure the published rows of a chapter again, with today's code on a few hundred images, and compare.
+
+    Every piece of the published outcomes is run at the profile ``check`` with its own parameters, on published networks
+    and with an empty cache. The report is kept beside the outcomes, and the page's label comes from it.
+
+    Raises:
+        PipelineError: the chapter has no published outcomes, or an error in the notebook.
+    """
+    edition, folder = provenance.repository() / "book", build_folder() / "check"
+    published = outcomes_files.read(outcomes_path(chapter, edition))
+    if not published:
+        raise PipelineError(f"{chapter} has no published outcomes; make publish CHAPTER={chapter} makes them")
+    found: list[checks.Agreement] = []
+    for piece in published:
+        parameters = {name: value for name, value in piece.parameters.items() if name != "profile"}
+        with tempfile.TemporaryDirectory() as cache, environment("ROBUSTUTILS_CACHE", cache):
+            execute(chapter, "check", parameters, folder)
+        (today,) = outcomes_files.read(outcomes_path(chapter, folder))
+        found += checks.compare(piece, today)
+    report = checks.Report.of(chapter, published, found)
+    report.write(checks.path(chapter, edition))
+    return report
+
+
+def read_all(folder: Path) -> list[dict[str, Any]]:
+    """The results files of a folder, in the order of the chapters."""
+    files = [folder / f"{chapter}.json" for chapter in chapters()]
+    return [results_files.read(file) for file in files if file.exists()]
+
+
+def write_scoreboard(edition: Path, this_run: Iterable[dict[str, Any]] = ()) -> None:
+    """Renew the generated blocks of the scoreboard page and the intro; for the repository's own book also the README's."""
+    for path, text in scoreboard_pages(edition, this_run).items():
+        write_atomically(path, lambda partial, text=text: partial.write_text(text))  # type: ignore[misc]
+
+
+def scoreboard_pages(edition: Path, this_run: Iterable[dict[str, Any]] = ()) -> dict[Path, str]:
+    """The pages with generated blocks and the text that each should have."""
+    published = read_all(edition / "results")
+    blocks = {
+        edition / "scoreboard.md": scoreboard.scoreboard_markdown(published, list(this_run) or None),
+        edition / "intro.md": scoreboard.readme_table(published, page="{chapter}.ipynb"),
+    }
+    if edition == provenance.repository() / "book":
+        blocks[provenance.repository() / "README.md"] = scoreboard.readme_table(published)
+    return {
+        path: scoreboard.replace_between_markers(path.read_text(), "scoreboard", block)
+        for path, block in blocks.items()
+    }
+
+
+def renew_references() -> list[str]:
+    """Bring each chapter's notebook in step with its text and store the outputs of its checked cells, run at quick."""
+    folder = build_folder() / "references"
+    for chapter in chapters_from_text():
+        text = provenance.repository() / "chapters" / f"{chapter}.py"
+        notebook = jupytext.read(text)
+        for number, cell in enumerate(notebook.cells):
+            cell.id = f"cell-{number}"  # jupytext draws them at random
+        draft = folder / "text" / f"{chapter}.ipynb"
+        write_notebook(draft, notebook)
+        execute(chapter, "quick", {}, folder, draft)
+        executed = nbformat.read(folder / f"{chapter}.ipynb", as_version=4)
+        done = [cell for cell in executed.cells if "injected-parameters" not in cell.metadata.get("tags", [])]
+        for cell, finished in zip(notebook.cells, done, strict=True):
+            if REFERENCE_TAG in cell.metadata.get("tags", []):
+                cell.outputs = finished.outputs
+                cell.execution_count = 1  # nbval wants one where there are outputs; any will do
+                for output in cell.outputs:
+                    if output.output_type == "execute_result":
+                        output.execution_count = 1
+        write_notebook(text.with_suffix(".ipynb"), notebook)
+    return chapters()
+
+
+def chapters_from_text() -> list[str]:
+    """The chapters that have a text, whether or not their notebook exists yet."""
+    return sorted(path.stem for path in (provenance.repository() / "chapters").glob("*.py"))
+
+
+def new(name: str) -> list[Path]:
+    """Write the text and the declaration of a new chapter that runs, and enter it in the table of contents.
+
+    Raises:
+        PipelineError: the name is taken, or not of lower-case letters, digits and underscores.
+    """
+    if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
+        raise PipelineError(f"{name!r} is no name for a chapter: lower-case letters, digits and _")
+    folder, toc = provenance.repository() / "chapters", provenance.repository() / "_toc.yml"
+    made = {folder / f"{name}.py": "skeleton_text.txt", folder / f"{name}.toml": "skeleton_claims.txt"}
+    if taken := [path for path in made if path.exists()]:
+        raise PipelineError(f"{taken[0]} is there already")
+    for path, skeleton in made.items():
+        text = Path(__file__).with_name(skeleton).read_text()
+        path.write_text(text.replace("KEY", name.upper()).replace("NAME", name))
+    last = f"      - file: book/{[chapter for chapter in chapters() if chapter != name][-1]}\n"
+    toc.write_text(toc.read_text().replace(last, f"{last}      - file: book/{name}\n"))
+    return [*made, toc]

@@ -1,0 +1,218 @@
+"""A chapter from its declaration to its page: parameters, measurements, verdicts, tables. It holds no statistics itself."""
+
+from collections.abc import Callable, Mapping, Sequence
+from difflib import get_close_matches
+from html import escape
+from typing import Any
+
+import numpy as np
+from IPython.display import HTML, display
+from matplotlib.figure import Figure
+from myst_nb import glue
+
+from robustutils import figures, provenance, tables
+from robustutils.book import claim_tables, results, runs, scoreboard
+from robustutils.book.claims import Claims, Row
+from robustutils.book.criteria import FIDELITIES, verdict
+from robustutils.book.results import Results
+from robustutils.book.runs import Run
+from robustutils.outcomes import Measurement, sequence
+
+RESULTS_MIME = "application/vnd.robustutils.book.results+json"
+
+
+def front(chapter: str) -> HTML:
+    """The picture and the verdicts of the published edition: what stands below a chapter's answer."""
+    return HTML(scoreboard.front(Claims.of(chapter), results.published(chapter)))
+
+
+class Study:
+    """One run of a chapter and what it has measured so far."""
+
+    def __init__(self, claims: Claims, run: Run) -> None:
+        self.claims, self.run = claims, run
+        self.published = results.published(claims.chapter)
+        self._claimed = {(row.id, row.row): row for row in claims.rows}
+        self._rows: dict[tuple[str, str], dict[str, Any]] = {}
+        self._measured: dict[tuple[str, str], Measurement] = {}
+
+    @classmethod
+    def begin(cls, chapter: str, namespace: Mapping[str, Any]) -> "Study":
+        """Check a notebook's parameters: the first call of every chapter, with its ``globals()``.
+
+        Raises: ParameterError, see :func:`.runs.start`; ValueError for a declaration that cannot be read.
+        """
+        figures.use_style()
+        claims = Claims.of(chapter)
+        return cls(claims, runs.start(claims, namespace))
+
+    # ---- measuring and judging ----
+
+    def measure(self, *ids: str, by: Callable[..., Any]) -> None:
+        """Ask a function for each row of some claims, and judge what it gives.
+
+        `by` gets a row's coordinates as keywords and returns :class:`~robustutils.outcomes.Outcomes`, something else that
+        is measurable, or a :class:`~robustutils.outcomes.Measurement`. Where a run has no such row it returns None, or a
+        text that says why. A row's reference, the row subtracted from it and the parts of a sequence are asked for likewise.
+        """
+        answers: dict[str, Any] = {}
+
+        def ask(at: Mapping[str, Any]) -> Any:
+            key = repr(sorted(at.items()))
+            if key not in answers:
+                answers[key] = by(**at)
+            return answers[key]
+
+        for row in self.claims.rows:
+            if row.id in ids and not row.needs:
+                self.record(row.id, row.row, _found(row, ask))
+
+    def record(self, id: str, row: str, found: Any) -> None:
+        """Judge what was measured for a row: a Measurement or something measurable; None or a reason where nothing was.
+
+        Raises: ValueError for an unknown or already recorded row, NaN, or a measurement that its criterion
+        cannot judge; the message names the row.
+        """
+        key = (id, row)
+        if key not in self._claimed:
+            siblings = [name for claim, name in self._claimed if claim == id]
+            what, word, pool = ("row", row, siblings) if siblings else ("id", id, [*self.claims.titles])
+            nearest = get_close_matches(word, pool, n=1, cutoff=0.0)
+            raise ValueError(
+                f"{self.claims.chapter} claims no {what} {word!r}; nearest: {', '.join(nearest)!r}"
+            )
+        if key in self._rows:
+            raise ValueError(f"{id} {row!r} is recorded twice")
+        claimed = self._claimed[key]
+        if found is None or isinstance(found, str):
+            self._rows[key] = results.entry(claimed, found or "not part of this run")
+            return
+        try:
+            self._rows[key] = self._judged(claimed, found)
+        except ValueError as error:
+            raise ValueError(f"{id} {row!r}: {error}") from error
+
+    def _judged(self, row: Row, found: Any) -> dict[str, Any]:
+        measurement = found if isinstance(found, Measurement) else found.measured()
+        if row.criterion is None:
+            raise ValueError("its claim states no criterion; fix one before the run")
+        measurement.check()
+        judgement = row.criterion.judge(row.paper, measurement.observed())
+        fidelity, why = self.fidelity(row, measurement.n, len(measurement.seeds))
+        reached = verdict(
+            judgement.direction, judgement.size, fidelity=fidelity, profile=self.run.profile, check=row.check
+        )
+        note = "; ".join(filter(None, (measurement.note, why)))
+        self._measured[row.id, row.row] = measurement
+        return results.measured(row, measurement, judgement, reached, fidelity, note)
+
+    def fidelity(self, row: Row, n: int, seeds: int) -> tuple[str, str]:
+        """How close a measurement is to the paper's protocol, and where it departs, in words."""
+        fidelity, departures = row.fidelity, []
+        for name in row.depends_on:
+            parameter = self.claims.parameters[name]
+            if departure := parameter.departure(name, self.run.parameters[name]):
+                departures.append(departure)
+                fidelity = max(fidelity, row.otherwise or parameter.otherwise, key=FIDELITIES.index)
+        for what, count, least in (("images", n, row.min_n), ("training seeds", seeds, row.min_seeds)):
+            if count < least:
+                departures.append(f"{count} {what}, not {least}")
+                fidelity = max(fidelity, "fewer", key=FIDELITIES.index)
+        return fidelity, "; ".join(departures)
+
+    @property
+    def measured(self) -> dict[tuple[str, str], Measurement]:
+        """What has been measured, by id and row."""
+        return dict(self._measured)
+
+    def paper(self, id: str, row: str) -> Any:
+        """The paper's number of a row; None where it has none or there is no such row."""
+        claimed = self._claimed.get((id, row))
+        return claimed.paper if claimed else None
+
+    # ---- showing ----
+
+    def numbers(self, cells: Sequence[Sequence[tuple[str, str]]], *, paper: bool = False) -> np.ndarray:
+        """Measured values of rows laid out as a matrix, or the paper's; NaN where the paper has no such number."""
+        rows = [[self._claimed.get(cell) for cell in line] for line in cells]
+        known = [[row is not None and row.paper is not None for row in line] for line in rows]
+        if paper:
+            values = [[row.paper if row else None for row in line] for line in rows]
+        else:
+            values = [[self._rows.get(cell, {}).get("measured") for cell in line] for line in cells]
+        return np.where(known, np.array(values, dtype=float), np.nan)
+
+    def so_far(self) -> Results:
+        """All rows of the claims as they stand now."""
+        rows = [
+            self._rows.get(key) or results.entry(row, "not measured yet")
+            for key, row in self._claimed.items()
+        ]
+        known = {"parameters": {}, "datasets": {}, "environment": {}, "source_hash": "", "git_commit": ""}
+        return results.head(self.claims, self.run.profile, rows) | known | {"seconds": 0.0, "date": ""}
+
+    def table(self, *ids: str, where: Callable[[str], bool] = lambda row: True) -> tables.Table:
+        """The paper's number, the published one with interval and verdict, and this run's."""
+        published = None if self.run.is_evidence else self.published
+        return claim_tables.claims_table(published, self.so_far(), ids, where=where)
+
+    def criteria(self, *ids: str) -> tables.Table:
+        """The criteria that were fixed for some claims."""
+        return claim_tables.criteria_table(self.claims, ids)
+
+    def dots(
+        self, ids: Sequence[str], *, lines: scoreboard.Coordinates, series: scoreboard.Series, xlabel: str
+    ) -> Figure:
+        """Dots of this run beside the paper's diamonds, by the coordinates of the rows."""
+        return scoreboard.compared(self.claims, self.so_far(), ids, lines, series, xlabel)
+
+    # ---- closing ----
+
+    def close(self, **fingerprints: str) -> Results:
+        """End the run: the results go into the notebook's last output, and what the prose quotes to glue.
+
+        Args:
+            fingerprints: of the data sets, by name.
+
+        Raises: ValueError where a claimed row was never asked for, or the prose quotes what no row has.
+        """
+        silent = [key for key, row in self._claimed.items() if key not in self._rows and not row.needs]
+        if silent:
+            listed = "; ".join(f"{id} {row!r}" for id, row in silent)
+            raise ValueError(f"{self.claims.chapter} claims these rows and asks for none of them: {listed}")
+        found = self.so_far() | self.run.provenance(**fingerprints)
+        text = (provenance.repository() / "chapters" / f"{self.claims.chapter}.py").read_text()
+        evidence = found if self.run.is_evidence else self.published or found
+        for key, value in scoreboard.quoted(text, evidence).items():
+            glue(key, value, display=False)
+        display({RESULTS_MIME: found}, raw=True)
+        return found
+
+
+def _found(row: Row, ask: Callable[[Mapping[str, Any]], Any]) -> Any:
+    """What a function gives for a row: a number, a difference, a number beside its reference, or a sequence."""
+    listed = [name for name, value in row.at.items() if isinstance(value, list)]
+    if listed:
+        parts = [
+            ask({**row.at, **dict(zip(listed, place, strict=True))})
+            for place in zip(*(row.at[n] for n in listed), strict=True)
+        ]
+        absent = [part for part in parts if part is None or isinstance(part, str)]
+        return absent[0] if absent else sequence(parts)
+    found = ask(row.at)
+    for other in (row.minus, row.reference):
+        if other and found is not None and not isinstance(found, str | Measurement):
+            beside = ask({**row.at, **other})
+            if beside is None or isinstance(beside, str):
+                return beside
+            return found - beside if other is row.minus else found.measured(beside)
+    return found
+
+
+def describe(run: Run) -> HTML:
+    """A run's parameters, folded."""
+    listed = ", ".join(f"{name} = {value}" for name, value in run.parameters.items() if value is not None)
+    return HTML(
+        f"<details><summary>Profile {run.profile} on {run.device}: parameters of this run</summary>"
+        f"<p>{escape(listed)}</p></details>"
+    )

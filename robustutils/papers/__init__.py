@@ -1,0 +1,1 @@
+"""The papers of the book, side by side; none imports another."""

@@ -1,0 +1,1 @@
+"""What a user's own model, data or hand needs."""
