@@ -285,8 +285,8 @@
 # Everything above in a minute: a small network, handwritten digits, and the attacks of this page at growing strength.
 # This page is executed like the chapters, on the digits that come with scikit-learn {cite:p}`alpaydin1998optical`.
 
-# %% tags=["parameters"]
-profile = "quick"  # this page has no other
+# %% tags=["parameters", "hide-input"]
+profile = "quick"  # quick, check, standard or paper: sets every None below
 dataset = None  # digits, mnist or fashion_mnist
 epsilon = None  # linf radius of the attacks, in pixels of [0, 1]
 epochs = None  # of training

@@ -51,7 +51,7 @@ front("blind_spot")
 # %% tags=["parameters", "hide-input"]
 profile = "quick"  # quick, check, standard or paper: sets every None below
 dataset = None  # some of mnist, fashion_mnist, cifar10, gtsrb, gtsrb_half
-defences = None  # some of "madry, kolter_wong, wrm"
+defences = None  # some of 'madry, kolter_wong, wrm'
 alpha = None  # one scale, with beta, instead of the paper's cells
 beta = None  # its shift, at most (1 - alpha) / 2 either way
 epsilon = None  # threshold of every defence, instead of its own

@@ -62,7 +62,7 @@ front("disentangling")
 # %% tags=["parameters", "hide-input"]
 profile = "quick"  # quick, check, standard or paper: sets every None below
 dataset = None  # some of fonts, mnist, fashion_mnist, with commas
-glyphs = None  # of FONTS: "embedded" or the 1,000 of "google"
+glyphs = None  # of FONTS: 'embedded' or the 1,000 of 'google'
 sizes = None  # numbers of training images, with commas
 epochs = None  # of every training
 n_models = None  # training seeds on FONTS, up to 1,000 images
@@ -78,7 +78,7 @@ epsilon = None  # radius in pixels and in codes
 n_projected = None  # test images whose examples are projected
 n_smallest = None  # letters with a search for the smallest perturbation
 n_smallest_learned = None  # and images of the other data sets
-gan_width = None  # "half" or "full": of the VAE-GANs
+gan_width = None  # 'half' or 'full': of the VAE-GANs
 gan_epochs = None  # of their training
 seed = None  # the first of the training seeds
 model = None  # your own model, package.module:function

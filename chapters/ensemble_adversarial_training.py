@@ -49,9 +49,9 @@ front("ensemble_adversarial_training")
 # %% tags=["parameters", "hide-input"]
 profile = "quick"  # quick, check, standard or paper: sets every None below
 dataset = None  # digits, mnist or fashion_mnist
-architectures = None  # some of "A, B, B*, C, D"
+architectures = None  # some of 'A, B, B*, C, D'
 defended = None  # those of them that are also trained adversarially
-ensembles = None  # static sources in training: "ens", "ens3" or both
+ensembles = None  # static sources in training: 'ens', 'ens3' or both
 epsilon = None  # linf radius of training and attack, in pixels of [0, 1]
 epochs = None  # of standard models
 epochs_adv = None  # of adversarially trained models
@@ -65,13 +65,14 @@ ratio_restarts = None  # restarts of its strongest attack
 seed = None  # first training seed
 n_seeds = None  # number of training seeds
 n_seeds_large = None  # training seeds of A_adv, B_adv and input dropout
-input_dropout = None  # of "A, C, D": those also trained with it
+input_dropout = None  # of 'A, C, D': those also trained with it
 directions_points = None  # test images whose directions are counted
 pixel_points = None  # test images attacked behind a threshold on the pixels
 queries = None  # of the gradient-free attack
 model = None  # your own model, package.module:function
 weights = None  # its weights, a safetensors file
 device = None  # cpu or cuda; None takes a GPU where there is one
+
 # %% tags=["hide-input"]
 import dataclasses
 import functools

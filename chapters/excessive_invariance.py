@@ -56,12 +56,12 @@ front("excessive_invariance")
 # %% tags=["parameters", "hide-input"]
 profile = "quick"  # quick, check, standard or paper: sets every None below
 dataset = None  # digits or mnist; people have labelled MNIST alone
-training = None  # "seconds", "short" or "full": of the networks
+training = None  # 'seconds', 'short' or 'full': of the networks
 n_train = None  # first training images used
 n_test = None  # first test images used for accuracies
 n_spheres = None  # points on each sphere
 n_queries = None  # test images that the alignment search runs for
-search = None  # "small" or "paper": its grid
+search = None  # 'small' or 'paper': its grid
 n_scored = None  # of these, those whose strokes the AC-GAN chooses
 gan_restarts = None  # of its search for z
 gan_steps = None  # gradient steps from each

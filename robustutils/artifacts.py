@@ -46,7 +46,11 @@ class Unnamed(TypeError):
     """A value that is not known by name, so that what depends on it cannot be kept."""
 
 
-class NotPublished(RuntimeError):
+class Absent(RuntimeError):
+    """What a run does not have: rows that need it are recorded as not part of the run."""
+
+
+class NotPublished(Absent):
     """A network would have to be trained where nothing is trained; the message names it."""
 
 

@@ -285,6 +285,13 @@ class Family:
         return Outcomes(np.stack([of(seed).numpy() for seed in seeds]), seeds)
 
 
+class Networks(dict[Any, Network]):
+    """The networks of a run by what its chapter calls them; asking for one that it does not have raises ``Absent``."""
+
+    def __missing__(self, name: Any) -> Network:
+        raise artifacts.Absent(f"no network {name!r}")
+
+
 def join(networks: Iterable[Network]) -> None:
     """Let networks train side by side: all that are missing, as soon as one of them is needed."""
     siblings = list(networks)

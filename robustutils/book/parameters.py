@@ -1,6 +1,6 @@
 """The parameters of a chapter: what each profile takes, what is allowed, and what the paper's protocol asks."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any, Protocol
@@ -93,12 +93,14 @@ _KINDS: dict[str, Any] = {
     "range": lambda ends: Between(*ends),
     "text": lambda _: Text(),
 }
-_KEYS = {*_KINDS, "values", "check", "protocol", "at_least", "otherwise"}
+_KEYS = {*_KINDS, "about", "values", "check", "protocol", "at_least", "otherwise"}
 
 
 @dataclass(frozen=True)
 class Parameter:
     """One parameter as a chapter's TOML declares it.
+
+    ``about`` says in a few words what it is.
 
     ``values`` are the defaults of quick, standard and paper; ``check`` the most that the profile check takes. A run keeps
     the paper's protocol where the value is ``protocol``, or ``at_least`` so much; else its rows are ``otherwise``.
@@ -110,6 +112,7 @@ class Parameter:
     protocol: Any = None
     at_least: Any = None
     otherwise: str = "reduced"
+    about: str = ""
 
     @classmethod
     def parse(cls, name: str, data: Any) -> "Parameter":
@@ -127,7 +130,9 @@ class Parameter:
             raise ValueError(f"parameter {name!r}: 'values' are one, or one for quick, standard and paper")
         for value in values:
             allowed.parse(name, value)
-        others = {key: data[key] for key in ("check", "protocol", "at_least", "otherwise") if key in data}
+        others = {
+            key: data[key] for key in ("about", "check", "protocol", "at_least", "otherwise") if key in data
+        }
         return cls(values, allowed, **others)
 
     def of(self, name: str, profile: str, given: Any) -> Any:
@@ -142,3 +147,10 @@ class Parameter:
         if self.at_least is not None and value < self.at_least:
             return f"{name} {value}, not {self.at_least}"
         return ""
+
+
+def cell(parameters: Mapping[str, Parameter]) -> str:
+    """The source of the cell of parameters that papermill reads: a line for each, in the order of the declaration."""
+    first = 'profile = "quick"  # quick, check, standard or paper: sets every None below'
+    last = "device = None  # cpu or cuda; None takes a GPU where there is one"
+    return "\n".join([first, *(f"{name} = None  # {one.about}" for name, one in parameters.items()), last])

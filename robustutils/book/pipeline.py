@@ -28,10 +28,11 @@ from robustutils.book import checks, outcomes_files, scoreboard
 from robustutils.book import results as results_files
 from robustutils.book.claims import Claims
 from robustutils.book.criteria import NO_EVIDENCE
+from robustutils.book.parameters import cell as parameters_cell
 from robustutils.registry import unknown
 from robustutils.storage import write_atomically
 
-RESULTS_MIME = "application/vnd.robustutils.book.results+json"
+PARAMETERS_CELL = re.compile(r'\n# %% tags=\["parameters".*?\n# %%', re.DOTALL)
 REFERENCE_TAG = "nbval-check-output"
 
 
@@ -142,8 +143,8 @@ def stored_results(notebook: nbformat.NotebookNode) -> dict[str, Any]:
     """
     for cell in reversed(notebook.cells):
         for output in cell.get("outputs", ()):
-            if RESULTS_MIME in output.get("data", {}):
-                return json.loads(json.dumps(output["data"][RESULTS_MIME]))
+            if results_files.MIME in output.get("data", {}):
+                return json.loads(json.dumps(output["data"][results_files.MIME]))
     raise PipelineError("the notebook ran through but carries no results")
 
 
@@ -369,6 +370,7 @@ def renew_references() -> list[str]:
     folder = build_folder() / "references"
     for chapter in chapters_from_text():
         text = provenance.repository() / "chapters" / f"{chapter}.py"
+        write_parameters(text)
         notebook = jupytext.read(text)
         for number, cell in enumerate(notebook.cells):
             cell.id = f"cell-{number}"  # jupytext draws them at random
@@ -386,6 +388,13 @@ def renew_references() -> list[str]:
                         output.execution_count = 1
         write_notebook(text.with_suffix(".ipynb"), notebook)
     return chapters()
+
+
+def write_parameters(text: Path) -> None:
+    """Write the parameters cell of a chapter's text from its declaration."""
+    cell = f'\n# %% tags=["parameters", "hide-input"]\n{parameters_cell(Claims.of(text.stem).parameters)}\n\n# %%'
+    written = PARAMETERS_CELL.sub(lambda _: cell, text.read_text(), count=1)
+    write_atomically(text, lambda partial: partial.write_text(written))
 
 
 def chapters_from_text() -> list[str]:

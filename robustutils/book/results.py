@@ -14,6 +14,8 @@ from robustutils.outcomes import Measurement
 from robustutils.storage import write_atomically
 
 Results = dict[str, Any]
+MIME = "application/vnd.robustutils.results+json"
+"""Of the output in which an executed notebook carries its results."""
 PERCENT = ("%", "points")
 
 _KEPT = ("ci95", "seed_ci95", "per_seed", "effect", "effect_ci95", "effect_seed_ci95", "effect_per_seed")

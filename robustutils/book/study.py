@@ -1,16 +1,20 @@
 """A chapter from its declaration to its page: parameters, measurements, verdicts, tables. It holds no statistics itself."""
 
+import ast
+import inspect
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
 from html import escape
 from typing import Any
 
 import numpy as np
-from IPython.display import HTML, display
+from IPython.display import HTML, Markdown, display
 from matplotlib.figure import Figure
 from myst_nb import glue
 
 from robustutils import figures, provenance, tables
+from robustutils.artifacts import Absent
 from robustutils.book import claim_tables, results, runs, scoreboard
 from robustutils.book.claims import Claims, Row
 from robustutils.book.criteria import FIDELITIES, verdict
@@ -18,7 +22,8 @@ from robustutils.book.results import Results
 from robustutils.book.runs import Run
 from robustutils.outcomes import Measurement, sequence
 
-RESULTS_MIME = "application/vnd.robustutils.book.results+json"
+MOST_LINES = 30
+"""Of a function that a page shows."""
 
 
 def front(chapter: str) -> HTML:
@@ -53,14 +58,17 @@ class Study:
 
         `by` gets a row's coordinates as keywords and returns :class:`~robustutils.outcomes.Outcomes`, something else that
         is measurable, or a :class:`~robustutils.outcomes.Measurement`. Where a run has no such row it returns None, or a
-        text that says why. A row's reference, the row subtracted from it and the parts of a sequence are asked for likewise.
+        text that says why, or asks for a network that raises :class:`~robustutils.artifacts.Absent`. A row's reference, the row subtracted from it and the parts of a sequence are asked for likewise.
         """
         answers: dict[str, Any] = {}
 
         def ask(at: Mapping[str, Any]) -> Any:
             key = repr(sorted(at.items()))
             if key not in answers:
-                answers[key] = by(**at)
+                try:
+                    answers[key] = by(**at)
+                except Absent:
+                    answers[key] = None
             return answers[key]
 
         for row in self.claims.rows:
@@ -185,7 +193,7 @@ class Study:
         evidence = found if self.run.is_evidence else self.published or found
         for key, value in scoreboard.quoted(text, evidence).items():
             glue(key, value, display=False)
-        display({RESULTS_MIME: found}, raw=True)
+        display({results.MIME: found}, raw=True)
         return found
 
 
@@ -207,6 +215,23 @@ def _found(row: Row, ask: Callable[[Mapping[str, Any]], Any]) -> Any:
                 return beside
             return found - beside if other is row.minus else found.measured(beside)
     return found
+
+
+def source(function: Callable[..., Any]) -> Markdown:
+    """The library's own code of a function or class, without its docstring: what a chapter shows beside the formula.
+
+    Raises: ValueError for code of more than :data:`MOST_LINES` lines, which is not to be read beside a formula.
+    """
+    lines = inspect.getsource(function).splitlines()
+    (definition,) = ast.parse(textwrap.dedent("\n".join(lines))).body
+    documented = definition.body[0]  # type: ignore[attr-defined]
+    if ast.get_docstring(definition) is not None:  # type: ignore[arg-type]
+        del lines[documented.lineno - 1 : documented.end_lineno]
+    code = textwrap.dedent("\n".join(lines)).strip()
+    name = f"{function.__module__}.{function.__qualname__}"
+    if (count := len(code.splitlines())) > MOST_LINES:
+        raise ValueError(f"{name} has {count} lines: a page shows at most {MOST_LINES}")
+    return Markdown(f"```python\n# {name}\n{code}\n```")
 
 
 def describe(run: Run) -> HTML:

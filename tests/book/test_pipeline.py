@@ -81,7 +81,8 @@ from IPython.display import display
 from robustutils import runs
 from robustutils.claims import Claims
 from robustutils.outcomes import Measurement
-from robustutils.study import RESULTS_MIME, Study
+from robustutils.book.results import MIME
+from robustutils.book.study import Study
 
 claims = Claims.load("CLAIMS")
 study = Study(claims, runs.start(claims, globals()))
@@ -103,7 +104,7 @@ elif then == "sleep":
 # %% tags=["remove-cell"]
 study.record("SP-T1", "SP-T1", Measurement(41.0, (39.0, 43.0), 500, [0]))
 provenance = {"parameters": {"profile": profile, "radius": radius}, "date": "2026-01-31"}
-display({RESULTS_MIME: study.so_far() | provenance}, raw=True)
+display({MIME: study.so_far() | provenance}, raw=True)
 """
 
 PAGE = "# Spots\n\n<!-- scoreboard:start -->\n<!-- scoreboard:end -->\n\nThe end.\n"
@@ -466,7 +467,7 @@ run = study.run
 test = data.load("digits", "test").first(60 if run.profile == "check" else 100)
 fooled = ~evaluation.evaluate(net, attacks.FGSM(eps=run.radius), test).attacked
 study.record("SP-T1", "SP-T1", Outcomes(fooled, [0]))
-display({RESULTS_MIME: study.so_far() | run.provenance()}, raw=True)
+display({MIME: study.so_far() | run.provenance()}, raw=True)
 """
 
 

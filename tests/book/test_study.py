@@ -9,12 +9,14 @@ import numpy as np
 import pytest
 import torch
 
-from robustutils import provenance
+from robustutils import attacks, provenance
+from robustutils.artifacts import Absent
 from robustutils.book import results, study
 from robustutils.book.claims import Claims
 from robustutils.book.runs import Run
 from robustutils.book.study import Study
 from robustutils.outcomes import Measurement, Outcomes
+from robustutils.papers.ensemble import objectives
 
 CLAIMS = """
 depends_on = ["epochs", "dataset"]
@@ -324,7 +326,7 @@ def test_closing_gives_results_and_glues_what_the_text_quotes(claims, chapter, s
     found = begun_.close(mnist="ab")
     assert shown["EAT-T7-C_adv-FGSM"] == "4.0 %"
     assert shown["glance-total"] == "7"
-    assert shown[study.RESULTS_MIME] == found
+    assert shown[results.MIME] == found
     assert (found["datasets"], found["profile"], found["titles"]["EAT-T7"]) == (
         {"mnist": "ab"}, "standard", "Single steps (Table 7)",
     )  # fmt: skip
@@ -438,3 +440,24 @@ def test_published_results_lie_in_the_folder_or_are_none(claims, tmp_path):
     results.write(tmp_path / "eat.json", complete(claims))
     assert results.published("eat", tmp_path)["chapter"] == "eat"
     assert results.published("no_such_chapter") is None
+
+
+def test_rows_that_ask_for_an_absent_network_are_not_part_of_the_run(claims):
+    def found(architecture, **rest):
+        if architecture == "D":
+            raise Absent("no network 'D'")
+        return errors(architecture, **rest)
+
+    begun_ = begun(claims)
+    begun_.measure("EAT-T7", by=found)
+    notes = {row["row"]: row["note"] for row in begun_.so_far()["claims"] if row["verdict"] == "not_run"}
+    assert notes["D_adv | FGSM"] == notes["C, D"] == "not part of this run"
+    assert "C_adv | FGSM" not in notes
+
+
+def test_a_page_shows_short_functions_without_their_docstrings_and_refuses_long_ones():
+    shown = study.source(objectives.single_step).data
+    assert "gradient.sign()" in shown
+    assert '"""' not in shown
+    with pytest.raises(ValueError, match=r"attacks\.ascend has \d+ lines"):
+        study.source(attacks.ascend)
