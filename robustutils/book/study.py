@@ -57,8 +57,9 @@ class Study:
         """Ask a function for each row of some claims, and judge what it gives.
 
         `by` gets a row's coordinates as keywords and returns :class:`~robustutils.outcomes.Outcomes`, something else that
-        is measurable, or a :class:`~robustutils.outcomes.Measurement`. Where a run has no such row it returns None, or a
-        text that says why, or asks for a network that raises :class:`~robustutils.artifacts.Absent`. A row's reference, the row subtracted from it and the parts of a sequence are asked for likewise.
+        is measurable, or a :class:`~robustutils.outcomes.Measurement`. Where a run has no such row it returns None or a text
+        that says why, or asks for a network that raises :class:`~robustutils.artifacts.Absent`. A row's reference, the row
+        subtracted from it and the parts of a sequence are asked for likewise.
         """
         answers: dict[str, Any] = {}
 
