@@ -17,19 +17,23 @@ from robustutils.statistics import (
     independent_difference,
     mean_interval,
     paired_difference,
+    seeds_interval,
     wilson,
 )
 
 Value = float | tuple[float, ...]
+SCALES = {"%": (0.0, 100.0), "points": (-100.0, 100.0), "correlation": (-1.0, 1.0)}
+"""Between which ends the numbers of a unit lie; those of any other unit have none."""
 
 
 @dataclass(frozen=True)
 class Observed:
-    """What a criterion looks at: the measured value, the effect, and the effect's deciding 95% interval."""
+    """What a criterion looks at: value and effect, each with the 95% interval that decides (`spread` that of the value)."""
 
     value: Value
     effect: float
     interval: Interval | None
+    spread: Any = None
 
 
 @dataclass(frozen=True)
@@ -42,7 +46,7 @@ class Measurement:
     `effect_ci95`, `effect_per_seed` are the same for the (paired) difference that the claim is about.
     `outcomes` are the numbers of each example behind the value, by name, [seeds, examples], and `images` the places of
     those examples in the test set (the first ones where it is None): what a later check is paired with.
-    `note` says in a sentence what is particular about it.
+    `note` says in a sentence what is particular about it. `unit` is that of its row: intervals over seeds stay on its scale.
     """
 
     value: Any  # a number or several
@@ -55,6 +59,7 @@ class Measurement:
     effect_ci95: Any = None
     effect_per_seed: Any = None
     note: str = ""
+    unit: str = ""
     outcomes: Mapping[str, np.ndarray] = field(default_factory=dict, repr=False, compare=False)
     images: Sequence[int] | np.ndarray | None = field(default=None, repr=False, compare=False)
 
@@ -68,12 +73,16 @@ class Measurement:
     @property
     def seed_ci95(self) -> Any:
         """95% interval of the value over the training seeds (for a sequence one pair per value), or None."""
-        return _over_seeds(self.per_seed)
+        return _over_seeds(self.per_seed, SCALES.get(self.unit))
 
     @property
     def effect_seed_ci95(self) -> Any:
         """95% interval of the effect over the training seeds, or None."""
-        return _over_seeds(self.effect_per_seed)
+        return _over_seeds(self.effect_per_seed, self._effect_scale)
+
+    @property
+    def _effect_scale(self) -> Interval | None:
+        return SCALES.get("points" if self.unit == "%" else self.unit)
 
     def check(self) -> None:
         """Raise ValueError for what cannot be one: NaN, no points, an interval that misses its value."""
@@ -113,14 +122,17 @@ class Measurement:
     def observed(self) -> Observed:
         """Value, effect and the interval that decides: over several seeds where each has its value, else of the test set."""
         effect, ci95, each = self.effect, self.effect_ci95, self.effect_per_seed
+        spread, several = self.seed_ci95 or self.ci95, len(self.seeds) > 1
+        if effect is None and isinstance(self.value, float):
+            return Observed(self.value, self.value, spread, spread)
         if effect is None:
             effect, ci95, each = _climb(self.value), self.ci95, self.per_seed
-            if isinstance(self.value, tuple):
-                # the gap between the end intervals ignores how they are paired, which is conservative
-                ci95 = None if ci95 is None else (ci95[-1][0] - ci95[0][1], ci95[-1][1] - ci95[0][0])
-                each = None if each is None else tuple(_climb(values) for values in each)
-        several = len(self.seeds) > 1 and each is not None
-        return Observed(self.value, effect, _over_seeds(each) if several else ci95)
+            # the gap between the end intervals ignores how they are paired, which is conservative
+            ci95 = None if ci95 is None else (ci95[-1][0] - ci95[0][1], ci95[-1][1] - ci95[0][0])
+            each = None if each is None else tuple(_climb(values) for values in each)
+        if several and each is not None:
+            ci95 = _over_seeds(each, self._effect_scale) or ci95 or self._effect_scale
+        return Observed(self.value, effect, ci95, spread)
 
 
 def _plain(value: Any) -> Any:
@@ -132,13 +144,18 @@ def _climb(value: Value) -> float:
     return value[-1] - value[0] if isinstance(value, tuple) else value
 
 
-def _over_seeds(values: Sequence[Any] | None) -> Any:
-    """t-interval over two or more seeds; one for every position of sequences; None where it is undefined."""
-    if values is None or len(values) < 2:
+def _over_seeds(values: Sequence[Any] | None, scale: Interval | None) -> Any:
+    """t-interval over two or more seeds; one for every position of sequences; None where it is undefined.
+
+    Seeds that all stand on one end of their scale tell nothing of their spread: the test set's interval decides, or without
+    one nothing narrower than the scale.
+    """
+    if values is None or len(values) < 2 or (scale and set(values) in ({scale[0]}, {scale[1]})):
         return None
     if isinstance(values[0], tuple):
-        return tuple(mean_interval(column) for column in zip(*values, strict=True))
-    return mean_interval(values)
+        columns = tuple(_over_seeds(column, scale) for column in zip(*values, strict=True))
+        return None if None in columns else columns
+    return mean_interval(values) if scale is None else seeds_interval(values, *scale)
 
 
 @dataclass(frozen=True, eq=False)

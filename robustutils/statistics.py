@@ -10,6 +10,7 @@ from itertools import pairwise
 
 import numpy as np
 from scipy import stats
+from scipy.special import expit, logit
 
 Interval = tuple[float, float]
 
@@ -97,6 +98,24 @@ def mean_interval(values: Sequence[float] | np.ndarray) -> Interval:
     mean = float(array.mean())
     half = float(stats.t.ppf(0.975, len(array) - 1) * array.std(ddof=1)) / math.sqrt(len(array))
     return mean - half, mean + half
+
+
+def seeds_interval(values: Sequence[float] | np.ndarray, low: float, high: float) -> Interval:
+    """95% t-interval of the mean of values [N >= 2] that can only lie in [low, high]: made on the logit scale, so that it does too.
+
+    The standard error is carried there by the delta method. In [0, 1] it is the logit interval of survey statistics, in
+    [-1, 1] Fisher's z.
+
+    Raises: ValueError for fewer than two values, values beyond the bounds, or all on one of them. Source: Korn & Graubard (1999), Analysis of
+    Health Surveys, section 3.2; Fisher (1921), Metron 1, 3-32.
+    """
+    below, above = mean_interval(values)
+    share = ((below + above) / 2 - low) / (high - low)
+    if not (low <= min(values) and max(values) <= high and low < max(values) and min(values) < high):
+        raise ValueError(f"needs values in [{low:g}, {high:g}], not all on one end, got {list(values)}")
+    half = (above - below) / 2 / (high - low) / (share * (1 - share))
+    ends = expit(logit(share) + np.array([-half, half]))
+    return float(low + (high - low) * ends[0]), float(low + (high - low) * ends[1])
 
 
 def spearman_interval(rho: float, n: int) -> Interval:

@@ -6,6 +6,10 @@ from html import escape
 from typing import Any
 
 
+CLAIMS = "robustutils-claims"
+"""Key of an output's metadata that says what it shows: the ids of claims, or none of them for a chapter's front."""
+
+
 @dataclass(frozen=True)
 class Markup:
     """A cell that is HTML already, and what it reads as text."""
@@ -21,7 +25,7 @@ class Markup:
 class Table:
     """A table that Jupyter, the rendered book and a terminal can show; the first cell heads its row.
 
-    A row of a single cell is a heading over the rows below it. ``ids`` are the claims that a page renews it from, and
+    A row of a single cell is a heading over the rows below it. ``ids`` are the claims that a page makes it anew from, and
     ``marks`` the anchors of its rows.
     """
 
@@ -44,9 +48,12 @@ class Table:
                 body += (
                     f'\n<tr class="over"><th scope="colgroup" colspan="{len(self.header)}">{first}</th></tr>'
                 )
-        label, claims = escape(self.label), f' data-claims="{" ".join(self.ids)}"' if self.ids else ""
+        label, claims = escape(self.label), " data-claims" if self.ids else ""
         frame = f'class="table-scroll"{claims} role="region" tabindex="0" aria-label="{label}"'
         return f"<div {frame}><table><thead><tr>{head}</tr></thead><tbody>{body}\n</tbody></table></div>"
+
+    def _repr_mimebundle_(self, **_: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+        return {}, {CLAIMS: list(self.ids)} if self.ids else {}
 
     def _repr_markdown_(self) -> str:
         lines = [self.header, ("---",) * len(self.header), *(tuple(map(str, row)) for row in self.rows)]

@@ -95,41 +95,47 @@ def check_label(
     return "checked", f"checked at {short(report.commit)}: {report.summary()}", f"{text}."
 
 
-def edition_label(app: Sphinx, name: str) -> tuple[str, dict[str, Any] | None, dict[str, Any] | None]:
-    """The label of a chapter page, one line whose details open, with the published results and those of a run."""
+def records(app: Sphinx, name: str) -> list[results.Results | None]:
+    """The published results of a chapter and those of a run just made, as the claims judge them today."""
+    return [results.published(name, Path(app.srcdir, "book", folder)) for folder in ("results", "this_run")]
+
+
+def renew_page(app: Sphinx, pagename: str, source: list[str]) -> None:
+    """Make anew what a chapter page shows of results."""
+    if pagename in chapter_pages(app):
+        claims, notebook = Claims.of(Path(pagename).name), json.loads(source[0])
+        scoreboard.renew(notebook, claims, *records(app, claims.chapter))
+        source[0] = json.dumps(notebook)
+
+
+def edition_label(app: Sphinx, name: str) -> str:
+    """The label of a chapter page, one line whose details open."""
     briefs, details = [], []
-    records: dict[str, dict[str, Any] | None] = {}
-    for folder in ("results", "this_run"):
-        path = Path(app.srcdir, "book", folder, f"{name}.json")
-        records[folder] = record = json.loads(path.read_text("utf-8")) if path.is_file() else None
+    published, this_run = records(app, name)
+    for record in (published, this_run):
         if record:
-            brief, text = label(record, folder == "results")
+            brief, text = label(record, record is published)
             briefs.append(brief)
             details.append(text)
     report = checks.read(checks.path(name, Path(app.srcdir, "book")))
-    kind, brief, text = check_label(name, report, records["results"])
+    kind, brief, text = check_label(name, report, published)
     if kind:
         briefs.append(brief)
         details.append(text)
     opened = "".join(f"<p>{text}</p>" for text in details)
     summary = " · ".join(briefs)
     line = f'<details class="edition edition-{kind or "published"}"><summary>{summary}</summary>{opened}</details>\n'
-    return (line if briefs else ""), records["results"], records["this_run"]
+    return line if briefs else ""
 
 
 def finish_page(
     app: Sphinx, pagename: str, templatename: str, context: dict[str, Any], doctree: nodes.document | None
 ) -> None:
-    """Label a chapter page, renew what it shows of results, and let its buttons open the source, not the executed copy."""
+    """Label a chapter page, and let its buttons open the source, not the executed copy."""
     if pagename not in chapter_pages(app):
         return
     name = pagename.removeprefix("book/")
-    labelled, published, this_run = edition_label(app, name)
-    claims = Claims.of(name)
-    body = context["body"]
-    if claims.rows:
-        body = scoreboard.renewed(body, claims, published, this_run)
-    context["body"] = labelled + body
+    context["body"] = edition_label(app, name) + context["body"]
     for button in (button for group in context["header_buttons"] for button in group.get("buttons", [])):
         url = button.get("url", "")
         if url.startswith("https://"):
@@ -171,5 +177,6 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.connect("config-inited", set_buttons)
     app.connect("env-get-outdated", chapter_pages)
     app.connect("source-read", list_modules)
+    app.connect("source-read", renew_page)
     app.connect("html-page-context", finish_page, priority=900)  # after the theme has made its buttons
     return {"parallel_read_safe": True, "parallel_write_safe": True}

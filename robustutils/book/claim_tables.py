@@ -4,7 +4,7 @@ A verdict is always written in words, its colour only adds to them.
 """
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
 
@@ -23,6 +23,7 @@ LABELS = {
     "not_evidence": "not evidence",
 }
 FIDELITY = {
+    "open_choice": "open choice",
     "code_variant": "code variant",
     "fewer": "fewer seeds or images",
     "reduced": "reduced",
@@ -110,8 +111,7 @@ def reason(row: Mapping[str, Any]) -> str:
     said.append(f"Direction {held[row['direction_holds']]}, size {held[row['size_holds']]}.")
     if len(row["seeds"]) == 1 and (row["effect_ci95"] or row["ci95"]):
         said.append("One seed: decided by the interval over test points alone.")
-    if row["note"]:
-        said.append(f"{row['note'][0].upper()}{row['note'][1:]}.")
+    said += [f"{text[0].upper()}{text[1:]}." for text in (row["note"], row["departures"]) if text]
     return " ".join(said)
 
 
@@ -142,13 +142,12 @@ def claims_table(
     this_run: Results | None,
     ids: Iterable[str],
     *,
-    where: Callable[[str], bool] = lambda row: True,
     unmeasured: bool = False,
     anchors: bool = False,
 ) -> Table:
     """Rows of some claims: the paper's number, ours, its 95% interval and the verdict, whose reason opens.
 
-    Ours is the published edition's; a run that is not evidence has a column of its own. `where` picks rows by name; those
+    Ours is the published edition's; a run that is not evidence has a column of its own. Rows
     measured in neither run are left out unless `unmeasured` asks for them. Checks stand last, below a heading.
 
     Raises: ValueError for an id that there is not.
@@ -167,8 +166,7 @@ def claims_table(
         chosen = [
             row
             for row in known[name]
-            if where(row["row"])
-            and (unmeasured or row["measured"] is not None or value_text(here.get((name, row["row"]))))
+            if unmeasured or row["measured"] is not None or value_text(here.get((name, row["row"])))
         ]
         if chosen and len(ids) > 1:
             rows.append((shown["titles"][name],))
@@ -180,7 +178,11 @@ def claims_table(
                 marks.append("")
             verdict = verdict_text(row)
             opened = f"{badge(row['verdict'], verdict)}</summary><p>{escape(reason(row))}</p>"
-            label = row["row"] if row["unit"] in ("", *PERCENT) else f"{row['row']} ({row['unit']})"
+            label = (
+                row["row"]
+                if row["unit"] in ("", "correlation", *PERCENT)
+                else f"{row['row']} ({row['unit']})"
+            )
             cells = (
                 label,
                 value_text(row, "paper_value"),

@@ -121,6 +121,20 @@ class Claims:
         digest = hashlib.sha256(content).hexdigest()
         return cls(path.stem, parameters, paper, tuple(rows), titles, picture, digest)
 
+    def fidelity(self, row: Row, parameters: Mapping[str, Any], n: int, seeds: int) -> tuple[str, str]:
+        """How close a measurement is to the paper's protocol, and where it departs, in words."""
+        fidelity, departures = row.fidelity, []
+        for name in row.depends_on:
+            parameter = self.parameters[name]
+            if departure := parameter.departure(name, parameters[name]):
+                departures.append(departure)
+                fidelity = max(fidelity, row.otherwise or parameter.otherwise, key=FIDELITIES.index)
+        for what, count, least in (("images", n, row.min_n), ("training seeds", seeds, row.min_seeds)):
+            if count < least:
+                departures.append(f"{count} {what}, not {least}")
+                fidelity = max(fidelity, "fewer", key=FIDELITIES.index)
+        return fidelity, "; ".join(departures)
+
     def coordinates(self, ids: Iterable[str], names: Sequence[str], **at: Any) -> list[tuple[Any, ...]]:
         """The distinct values of some coordinates among the rows of some claim ids, in the order of the file.
 

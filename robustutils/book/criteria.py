@@ -2,7 +2,7 @@
 
 A criterion is data in a claims file. It answers two questions about a measurement: does the *direction* of
 the effect hold by its 95% interval, and does its *size* hold? A direction holds, or is refuted, or the interval
-reaches to both sides and leaves it undetermined. The effect is what the measurement states (a
+reaches to both sides and leaves it undetermined. An interval wider than its band leaves the size undetermined. The effect is what the measurement states (a
 paired difference, a difference to a reference); without one it is the measured value itself, and for a
 sequence of values the last minus the first. Every number is in the unit of its row.
 
@@ -57,9 +57,14 @@ from robustutils.outcomes import Observed, Value
 from robustutils.statistics import Interval, spearman_interval
 
 NO_EVIDENCE = ("quick", "check")
-FIDELITIES = ("exact", "code_variant", "fewer", "reduced", "substitution")
-"""From the paper's protocol away: ``fewer`` seeds or images, a ``reduced`` training or attack, something else instead."""
-STRONG = FIDELITIES[:2]
+FIDELITIES = ("exact", "open_choice", "code_variant", "fewer", "reduced", "substitution")
+"""From the paper's protocol away.
+
+``exact``: as the paper says. ``open_choice``: where the paper leaves something open, such as precision, device or a number of
+steps, the chapter chooses and says what. ``code_variant``: as the authors' code does where paper and code differ. ``fewer``
+seeds or images, a ``reduced`` training or attack, a ``substitution``: other data, networks or methods instead.
+"""
+STRONG = FIDELITIES[:3]
 VERDICTS = (
     "disagrees", "undetermined", "direction", "agrees", "reproduced", "not_scored", "not_run", "not_evidence",
 )  # fmt: skip
@@ -71,11 +76,11 @@ SIDES = {"above": 1.0, "below": -1.0, "increasing": 1.0, "decreasing": -1.0}
 class Judgement:
     """Whether direction and size hold; `effect` and `interval` where the criterion computed its own.
 
-    `direction` is None where the interval decides nothing.
+    `direction` is None where the interval decides nothing, `size` where the interval is wider than the band.
     """
 
     direction: bool | None
-    size: bool
+    size: bool | None
     effect: float | None = None
     interval: Interval | None = None
 
@@ -121,6 +126,13 @@ def _near(interval: Interval, centre: float, width: float) -> bool | None:
     return False if low > centre + width or high < centre - width else None
 
 
+def _sized(value: float, spread: Interval | None, low: float, high: float) -> bool | None:
+    """Whether a value lies in its band; None where its interval is wider than the band."""
+    if spread is not None and spread[1] - spread[0] > high - low:
+        return None
+    return low <= value <= high
+
+
 def _values(kind: str, value: Value | None) -> tuple[float, ...]:
     if not isinstance(value, tuple):
         raise ValueError(f"criterion {kind!r} judges a sequence of values, got {value!r}")
@@ -149,12 +161,12 @@ class Within(Criterion):
         if not isinstance(observed.value, float) or not isinstance(paper, float):
             raise ValueError(f"criterion 'within' compares two numbers, got {observed.value!r} and {paper!r}")
         width = max(self.points, self.relative * abs(paper))
-        size = abs(observed.value - paper) <= width
-        holds: bool | None = size
+        size = _sized(observed.value, observed.spread, paper - width, paper + width)
+        holds = size
         if self.direction is not None:
             holds = self._on_side(observed, self.null, SIDES[self.direction])
-        elif not size and observed.interval is not None and observed.effect == observed.value:
-            holds = _near(observed.interval, paper, width)
+        elif not size and observed.spread is not None:
+            holds = _near(observed.spread, paper, width)
         return Judgement(holds, size)
 
     def __str__(self) -> str:
@@ -180,7 +192,7 @@ class Greater(Criterion):
 
     def judge(self, paper: Value | None, observed: Observed) -> Judgement:
         holds = self._on_side(observed, self.null, SIDES[self.side])
-        return Judgement(holds, self.low <= observed.effect <= self.high)
+        return Judgement(holds, _sized(observed.effect, observed.interval, self.low, self.high))
 
     def __str__(self) -> str:
         unbounded = math.isinf(self.low) and math.isinf(self.high)
@@ -313,12 +325,14 @@ def parse_criterion(data: Mapping[str, Any]) -> Criterion:
     return cls(**{key: value if key == "direction" else float(value) for key, value in given.items()})
 
 
-def verdict(direction: bool | None, size: bool, *, fidelity: str, profile: str, check: bool = False) -> str:
+def verdict(
+    direction: bool | None, size: bool | None, *, fidelity: str, profile: str, check: bool = False
+) -> str:
     """The pair of the book's two answers, whether paper and run agree and how faithful the run was, as one word.
 
-    `disagrees`: the direction is refuted. `undetermined`: the interval decides nothing. `direction`: it holds and the size
-    does not. `agrees`: both hold, in a run of less fidelity than code_variant. `reproduced`: both hold at fidelity exact
-    or code_variant. `not_scored`: a check, which counts neither for nor against the paper. `not_evidence`: whatever the
+    `disagrees`: the direction is refuted. `undetermined`: the interval decides nothing, or is wider than the band.
+    `direction`: it holds and the size does not. `agrees`: both hold, in a run of less fidelity than code_variant. `reproduced`: both hold at fidelity exact,
+    open_choice or code_variant. `not_scored`: a check, which counts neither for nor against the paper. `not_evidence`: whatever the
     profiles `quick` and `check` measured.
 
     Raises: ValueError for an unknown fidelity.
@@ -329,10 +343,10 @@ def verdict(direction: bool | None, size: bool, *, fidelity: str, profile: str, 
         return "not_evidence"
     if check:
         return "not_scored"
-    if direction is None:
-        return "undetermined"
-    if not direction:
+    if direction is False:
         return "disagrees"
+    if direction is None or size is None:
+        return "undetermined"
     if not size:
         return "direction"
     return "reproduced" if fidelity in STRONG else "agrees"

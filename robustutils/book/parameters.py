@@ -142,7 +142,9 @@ class Parameter:
 
     def departure(self, name: str, value: Any) -> str:
         """How a value departs from the paper's protocol, in words; nothing where it keeps it."""
-        if self.protocol is not None and value != self.allowed.parse(name, self.protocol):
+        if self.protocol is not None and self.allowed.parse(name, value) != self.allowed.parse(
+            name, self.protocol
+        ):
             return f"{name} {value}, not {self.protocol}"
         if self.at_least is not None and value < self.at_least:
             return f"{name} {value}, not {self.at_least}"

@@ -275,22 +275,26 @@ def publish(chapter: str, profile: str, parameters: Mapping[str, Any]) -> Path:
         return path  # the page has rows that this run lacks
     results_files.write(edition / "results" / f"{chapter}.json", results)
     page = publish_page(chapter, executed)
-    write_scoreboard(edition)
+    judge(edition)
     return page
 
 
 def publish_page(chapter: str, executed: Path) -> Path:
-    """Copy an executed chapter into the book, what it shows of results renewed from its own; returns the page."""
+    """Copy an executed chapter into the book; returns the page."""
     page = provenance.repository() / "book" / f"{chapter}.ipynb"
-    notebook = nbformat.read(executed / f"{chapter}.ipynb", as_version=4)
-    claims = Claims.of(chapter)
-    if claims.rows:
-        found = results_files.read(executed / "results" / f"{chapter}.json")
-        for output in (output for cell in notebook.cells for output in cell.get("outputs", ())):
-            if html := output.get("data", {}).get("text/html"):
-                output["data"]["text/html"] = scoreboard.renewed(html, claims, found, None)
-    write_notebook(page, notebook)
+    write_notebook(page, nbformat.read(executed / f"{chapter}.ipynb", as_version=4))
     return page
+
+
+def judge(edition: Path) -> None:
+    """Judge an edition by the claims as they stand: its results files, pages, scoreboard, and the README of the book's own."""
+    for found in read_all(edition / "results"):
+        results_files.write(edition / "results" / f"{found['chapter']}.json", found)
+        page = edition / f"{found['chapter']}.ipynb"
+        notebook = nbformat.read(page, as_version=4)
+        scoreboard.renew(notebook, Claims.of(found["chapter"]), found)
+        write_notebook(page, notebook)
+    write_scoreboard(edition)
 
 
 @contextmanager
@@ -339,9 +343,9 @@ def check(chapter: str) -> checks.Report:
 
 
 def read_all(folder: Path) -> list[dict[str, Any]]:
-    """The results files of a folder, in the order of the chapters."""
-    files = [folder / f"{chapter}.json" for chapter in chapters()]
-    return [results_files.read(file) for file in files if file.exists()]
+    """The results of a folder, judged by the claims as they stand, in the order of the chapters."""
+    found = (results_files.published(chapter, folder) for chapter in chapters())
+    return [results for results in found if results]
 
 
 def write_scoreboard(edition: Path, this_run: Iterable[dict[str, Any]] = ()) -> None:

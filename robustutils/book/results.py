@@ -3,12 +3,13 @@
 import json
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from robustutils import provenance
 from robustutils.book.claims import Claims, Row
-from robustutils.book.criteria import FIDELITIES, NO_EVIDENCE, STRONG, VERDICTS, Judgement
+from robustutils.book.criteria import FIDELITIES, NO_EVIDENCE, STRONG, VERDICTS, verdict
 from robustutils.book.parameters import PROFILES
 from robustutils.outcomes import Measurement
 from robustutils.storage import write_atomically
@@ -19,6 +20,7 @@ MIME = "application/vnd.robustutils.results+json"
 PERCENT = ("%", "points")
 
 _KEPT = ("ci95", "seed_ci95", "per_seed", "effect", "effect_ci95", "effect_seed_ci95", "effect_per_seed")
+_GIVEN = ("ci95", "per_seed", "effect", "effect_ci95", "effect_per_seed")
 _PAPER_KEYS = dict.fromkeys(("key", "title", "url"), str)
 _RESULTS_KEYS: dict[str, Any] = (
     dict.fromkeys(("chapter", "profile", "source_hash", "git_commit"), str)
@@ -26,7 +28,7 @@ _RESULTS_KEYS: dict[str, Any] = (
     | {"claims": list, "seconds": (int, float)}
 )
 _RESULT_KEYS: dict[str, Any] = (
-    dict.fromkeys(("id", "row", "statement", "unit", "criterion", "verdict", "note"), str)
+    dict.fromkeys(("id", "row", "statement", "unit", "criterion", "verdict", "note", "departures"), str)
     | dict.fromkeys(("paper_value", "measured"), (int, float, list, type(None)))
     | {"n": int, "seeds": list, "ci95": (list, type(None)), "fidelity": (str, type(None))}
 )
@@ -60,36 +62,79 @@ def entry(row: Row, note: str) -> dict[str, Any]:
         "verdict": "not_run",
         "fidelity": None,
         "note": row.needs or note,
+        "departures": "",
         "direction_holds": None,
         "size_holds": None,
     }
 
 
-def measured(
-    row: Row, found: Measurement, judgement: Judgement, verdict: str, fidelity: str, note: str
+def judge(
+    claims: Claims, row: Row, found: Measurement, parameters: Mapping[str, Any], profile: str
 ) -> dict[str, Any]:
-    """A row with its measurement and what became of it."""
+    """A row with its measurement and what becomes of it by the claims as they stand: where every verdict is reached.
+
+    Numbers are rounded first, so that judging what a file keeps gives what it says.
+
+    Raises: ValueError when the criterion cannot judge the measurement.
+    """
+    if row.criterion is None:
+        raise ValueError("its claim states no criterion; fix one before the run")
     digits = 2 if row.unit in PERCENT else 4
+    numbers = {name: _rounded(getattr(found, name), digits) for name in ("value", *_GIVEN)}
+    found = replace(found, unit=row.unit, **numbers)
+    judgement = row.criterion.judge(row.paper, found.observed())
+    fidelity, departures = claims.fidelity(row, parameters, found.n, len(found.seeds))
+    reached = verdict(
+        judgement.direction, judgement.size, fidelity=fidelity, profile=profile, check=row.check
+    )
     values = {"measured": found.value} | {name: getattr(found, name) for name in _KEPT}
     if found.effect is None:
         values |= {"effect": judgement.effect, "effect_ci95": judgement.interval}
     return entry(row, "") | {
-        **{key: _listed(value, digits) for key, value in values.items()},
+        **{key: _listed(_rounded(value, digits)) for key, value in values.items()},
         "n": found.n,
         "seeds": list(found.seeds),
-        "verdict": verdict,
+        "verdict": reached,
         "fidelity": fidelity,
-        "note": note,
+        "note": found.note,
+        "departures": departures,
         "direction_holds": judgement.direction,
         "size_holds": judgement.size,
     }
 
 
-def _listed(value: Any, digits: int | None = None) -> Any:
-    """Floats and tuples as JSON has them, rounded to `digits` decimals where given (and no negative zero)."""
+def judged(claims: Claims, results: Results) -> Results:
+    """A results file as today's claims judge what it measured: their rows, words and criteria, its numbers.
+
+    ``claims_sha256`` stays that of the declaration at the run.
+    """
+    known = {(row["id"], row["row"]): row for row in results["claims"]}
+    rows = []
+    for row in claims.rows:
+        stored = known.get((row.id, row.row))
+        if stored is None or stored["measured"] is None:
+            rows.append(entry(row, stored["note"] if stored else "not part of this run"))
+            continue
+        given = {name: stored[name] for name in (*_GIVEN, "n", "seeds", "note")}
+        if isinstance(stored["measured"], list) and given["effect_per_seed"] is None:
+            given |= {"effect": None, "effect_ci95": None}  # the criterion makes its own
+        found = Measurement(stored["measured"], **given)
+        rows.append(judge(claims, row, found, results["parameters"], results["profile"]))
+    return (
+        results | head(claims, results["profile"], rows) | {"claims_sha256": results.get("claims_sha256", "")}
+    )
+
+
+def _rounded(value: Any, digits: int) -> Any:
+    """A number, or tuples of them, to so many decimals (and no negative zero)."""
     if isinstance(value, tuple):
-        return [_listed(part, digits) for part in value]
-    return value if value is None or digits is None else round(value, digits) + 0.0
+        return tuple(_rounded(part, digits) for part in value)
+    return value if value is None else round(value, digits) + 0.0
+
+
+def _listed(value: Any) -> Any:
+    """Tuples as JSON has them."""
+    return [_listed(part) for part in value] if isinstance(value, tuple) else value
 
 
 def write(path: str | os.PathLike[str], results: Results) -> None:
@@ -160,7 +205,7 @@ def rows_measured(results: Results) -> set[tuple[str, str]]:
 
 
 def published(chapter: str, folder: str | os.PathLike[str] | None = None) -> Results | None:
-    """Results of the published edition of a chapter; None where there is none. `folder`: book/results."""
+    """Results of the published edition of a chapter, judged anew; None where there is none. `folder`: book/results."""
     folder = provenance.repository() / "book" / "results" if folder is None else Path(folder)
     path = folder / f"{chapter}.json"
-    return read(path) if path.is_file() else None
+    return judged(Claims.of(chapter), read(path)) if path.is_file() else None

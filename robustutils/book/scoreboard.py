@@ -28,8 +28,8 @@ from robustutils.book.claim_tables import (
 )
 from robustutils.book.claims import Claims
 from robustutils.book.criteria import VERDICTS
-from robustutils.book.results import Results
-from robustutils.tables import Table, plain
+from robustutils.book.results import MIME, Results
+from robustutils.tables import CLAIMS, Table, plain
 
 Coordinates = Mapping[str, Mapping[str, Any]]
 Series = Mapping[str, Mapping[str, Any] | Sequence[Mapping[str, Any]]]
@@ -138,16 +138,29 @@ def _statements(rows: Iterable[Mapping[str, Any]]) -> str:
     return "".join(f"<p>{escape(text)}</p>" for text in dict.fromkeys(row["statement"] for row in rows))
 
 
-def renewed(html: str, claims: Claims, published: Results | None, this_run: Results | None) -> str:
-    """A rendered page with its front and its tables of claims made anew from results files."""
-    html = re.sub(r'<div class="front".*?</div>', lambda _: front(claims, published), html, flags=re.DOTALL)
-
-    def table(found: re.Match[str]) -> str:
-        ids = found[1].split()
-        return claims_table(published, this_run, ids)._repr_html_()
-
-    pattern = r'<div class="table-scroll" data-claims="([^"]+)".*?</div>'
-    return re.sub(pattern, table, html, flags=re.DOTALL) if published or this_run else html
+def renew(
+    notebook: Mapping[str, Any], claims: Claims, published: Results | None, this_run: Results | None = None
+) -> None:
+    """Make anew what an executed notebook shows of results: its front, its tables of claims, what the prose quotes."""
+    if (shown := published or this_run) is None:
+        return
+    quotable = glue_values(shown)
+    for output in (output for cell in notebook["cells"] for output in cell.get("outputs", ())):
+        data, metadata = output.get("data", {}), output.get("metadata", {})
+        ids, name = metadata.get(CLAIMS), metadata.get("scrapbook", {}).get("name")
+        if ids:
+            table = claims_table(published, this_run, ids)
+            data |= {
+                "text/html": table._repr_html_(),
+                "text/markdown": table._repr_markdown_(),
+                "text/plain": str(table),
+            }
+        elif ids is not None:
+            data["text/html"] = front(claims, published)
+        elif name in quotable:
+            data["application/papermill.record/text/plain"] = repr(quotable[name])
+        elif MIME in data and this_run is None:
+            data[MIME] = shown
 
 
 # ---- the scoreboard page, the README, the terminal ----

@@ -17,7 +17,6 @@ from robustutils import figures, provenance, tables
 from robustutils.artifacts import Absent
 from robustutils.book import claim_tables, results, runs, scoreboard
 from robustutils.book.claims import Claims, Row
-from robustutils.book.criteria import FIDELITIES, verdict
 from robustutils.book.results import Results
 from robustutils.book.runs import Run
 from robustutils.outcomes import Measurement, sequence
@@ -26,9 +25,12 @@ MOST_LINES = 30
 """Of a function that a page shows."""
 
 
-def front(chapter: str) -> HTML:
-    """The picture and the verdicts of the published edition: what stands below a chapter's answer."""
-    return HTML(scoreboard.front(Claims.of(chapter), results.published(chapter)))
+def front(chapter: str) -> None:
+    """Display the picture and the verdicts of the published edition: what stands below a chapter's answer."""
+    html = scoreboard.front(Claims.of(chapter), results.published(chapter))
+    display(
+        {"text/html": html, "text/plain": "the published edition"}, raw=True, metadata={tables.CLAIMS: []}
+    )
 
 
 class Study:
@@ -103,31 +105,10 @@ class Study:
 
     def _judged(self, row: Row, found: Any) -> dict[str, Any]:
         measurement = found if isinstance(found, Measurement) else found.measured()
-        if row.criterion is None:
-            raise ValueError("its claim states no criterion; fix one before the run")
         measurement.check()
-        judgement = row.criterion.judge(row.paper, measurement.observed())
-        fidelity, why = self.fidelity(row, measurement.n, len(measurement.seeds))
-        reached = verdict(
-            judgement.direction, judgement.size, fidelity=fidelity, profile=self.run.profile, check=row.check
-        )
-        note = "; ".join(filter(None, (measurement.note, why)))
+        judged = results.judge(self.claims, row, measurement, self.run.parameters, self.run.profile)
         self._measured[row.id, row.row] = measurement
-        return results.measured(row, measurement, judgement, reached, fidelity, note)
-
-    def fidelity(self, row: Row, n: int, seeds: int) -> tuple[str, str]:
-        """How close a measurement is to the paper's protocol, and where it departs, in words."""
-        fidelity, departures = row.fidelity, []
-        for name in row.depends_on:
-            parameter = self.claims.parameters[name]
-            if departure := parameter.departure(name, self.run.parameters[name]):
-                departures.append(departure)
-                fidelity = max(fidelity, row.otherwise or parameter.otherwise, key=FIDELITIES.index)
-        for what, count, least in (("images", n, row.min_n), ("training seeds", seeds, row.min_seeds)):
-            if count < least:
-                departures.append(f"{count} {what}, not {least}")
-                fidelity = max(fidelity, "fewer", key=FIDELITIES.index)
-        return fidelity, "; ".join(departures)
+        return judged
 
     @property
     def measured(self) -> dict[tuple[str, str], Measurement]:
@@ -160,10 +141,10 @@ class Study:
         known = {"parameters": {}, "datasets": {}, "environment": {}, "source_hash": "", "git_commit": ""}
         return results.head(self.claims, self.run.profile, rows) | known | {"seconds": 0.0, "date": ""}
 
-    def table(self, *ids: str, where: Callable[[str], bool] = lambda row: True) -> tables.Table:
+    def table(self, *ids: str) -> tables.Table:
         """The paper's number, the published one with interval and verdict, and this run's."""
         published = None if self.run.is_evidence else self.published
-        return claim_tables.claims_table(published, self.so_far(), ids, where=where)
+        return claim_tables.claims_table(published, self.so_far(), ids)
 
     def criteria(self, *ids: str) -> tables.Table:
         """The criteria that were fixed for some claims."""
