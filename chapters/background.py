@@ -268,12 +268,23 @@
 # needed, and a criterion from a short list: a value lies within a band, one value is greater than another, values are
 # ordered. After the run the library evaluates it.
 #
-# It answers two questions and keeps them apart. Does ours *agree* with the paper's: does the 95% interval exclude "no
-# effect", and is the *size* in the band fixed beforehand? And how *faithful* was the run? *Reproduced* is agreement in a run
-# as the paper or its code describes it; agreement in a run that was cut short is called what it is, *agrees, reduced*. An
-# effect in the paper's direction and of another size is *direction only*. An interval that includes "no effect" leaves the
-# row *undetermined*, even if the point estimate looks right: the run has not shown it. One that lies wholly on the other
-# side *disagrees*. All of them stand in {ref}`what-a-verdict-is`.
+# The rule is one, for every chapter, and every page is judged by it whenever it is made.
+#
+# *Direction.* The 95% interval of the effect decides. Where it lies wholly on the paper's side, the direction holds. Where it
+# lies wholly on the other, the row *disagrees*. Where it reaches to both, the row is *undetermined*, even if the point estimate
+# looks right: the run has not shown it.
+#
+# *Size.* The number must lie in a band fixed beforehand. An interval wider than the band cannot say so: the row is
+# *undetermined*. A direction that holds with another size is *direction only*.
+#
+# *Fidelity.* How far was the run from the paper's protocol? A run as the paper says (*exact*), with what it leaves open chosen by
+# us (*open choice*), or as its code does where the two differ (*code variant*), *reproduces* what agrees. With *fewer seeds or
+# images*, *reduced* training or attack, or a *stand-in* it only *agrees*, and the verdict names the departure.
+#
+# The interval is over training seeds where there are several, else over test images. It stays on its scale: a rate between 0
+# and 100%, a correlation between -1 and 1, for a Student interval over three seeds would leave it. So it is made on the logit
+# scale of rates and, which is the same, on Fisher's z of correlations ({func}`robustutils.statistics.seeds_interval`). All
+# verdicts stand in {ref}`what-a-verdict-is`.
 #
 # A verdict says that a number came out again under the stated conditions. It does not say that the paper's explanation is
 # right, that the defence would survive a stronger attack, or that it matters outside the data set. And with many claims, a

@@ -101,13 +101,13 @@ def mean_interval(values: Sequence[float] | np.ndarray) -> Interval:
 
 
 def seeds_interval(values: Sequence[float] | np.ndarray, low: float, high: float) -> Interval:
-    """95% t-interval of the mean of values [N >= 2] that can only lie in [low, high]: made on the logit scale, so that it does too.
+    """95% t-interval of the mean of values [N >= 2] that can only lie in [low, high], as it then does too.
 
-    The standard error is carried there by the delta method. In [0, 1] it is the logit interval of survey statistics, in
-    [-1, 1] Fisher's z.
+    It is made on the logit scale, where the delta method carries the standard error: in [0, 1] the logit interval of survey
+    statistics, in [-1, 1] Fisher's z.
 
-    Raises: ValueError for fewer than two values, values beyond the bounds, or all on one of them. Source: Korn & Graubard (1999), Analysis of
-    Health Surveys, section 3.2; Fisher (1921), Metron 1, 3-32.
+    Raises: ValueError for fewer than two values, values beyond the bounds, or all on one of them.
+    Source: Korn & Graubard (1999), Analysis of Health Surveys, section 3.2; Fisher (1921), Metron 1, 3-32.
     """
     below, above = mean_interval(values)
     share = ((below + above) / 2 - low) / (high - low)

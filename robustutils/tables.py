@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any
 
-
 CLAIMS = "robustutils-claims"
 """Key of an output's metadata that says what it shows: the ids of claims, or none of them for a chapter's front."""
 

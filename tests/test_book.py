@@ -3,6 +3,7 @@
 import ast
 import hashlib
 import json
+import math
 import os
 import re
 import shutil
@@ -15,6 +16,7 @@ from urllib.parse import unquote, urlsplit
 
 import jupytext
 import nbformat
+import numpy as np
 import papermill
 import pytest
 import torch
@@ -23,6 +25,7 @@ import yaml
 from robustutils import data, evaluation, figures, models, provenance
 from robustutils.book import catalogue, checks, criteria, outcomes_files, pipeline, results, scoreboard
 from robustutils.book.claims import Claims
+from robustutils.outcomes import SCALES
 
 ROOT = provenance.repository()
 BOOK = ROOT / "book"
@@ -324,6 +327,32 @@ def test_published_results_are_evidence_of_every_claim(chapter):
     assert re.fullmatch(r"[0-9a-f]{64}", found["source_hash"])
     assert all(re.fullmatch(r"[0-9a-f]{64}", each) for each in found["datasets"].values())
     assert found["seconds"] > 0
+
+
+@each_paper
+def test_every_published_row_is_what_todays_criteria_make_of_its_measurement(chapter):
+    stored = results.read(BOOK / "results" / f"{chapter}.json")
+    judged = results_of(chapter)
+    for before, now in zip(stored["claims"], judged["claims"], strict=True):
+        assert before == now, "`pipeline.judge` renews results, pages, scoreboard and README"
+    assert stored == judged
+    for row in judged["claims"]:
+        low, high = SCALES.get(row["unit"], (-math.inf, math.inf))
+        ends = np.ravel(row["seed_ci95"] or [low, high])
+        assert low <= ends.min() <= ends.max() <= high, (row["id"], row["row"])
+
+
+@each_paper
+def test_the_published_outcomes_give_the_published_values(chapter):
+    rows = {(row["id"], row["row"]): row for row in results_of(chapter)["claims"]}
+    pieces = outcomes_files.read(pipeline.outcomes_path(chapter, BOOK))
+    found = {name: row for piece in pieces for name, row in piece.rows.items()}
+    measured = {name for name, row in rows.items() if row["measured"] is not None}
+    assert measured <= found.keys()
+    for name in measured:
+        unit, value = rows[name]["unit"], rows[name]["measured"]
+        assert np.allclose(value, found[name].value, atol=0.006 if unit in results.PERCENT else 6e-5), name
+        assert (rows[name]["n"], rows[name]["seeds"]) == (found[name].n, list(found[name].seeds)), name
 
 
 @each_paper

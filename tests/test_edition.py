@@ -36,22 +36,21 @@ def report(*rows: Agreement) -> Report:
 
 def test_a_page_whose_code_agrees_says_so_with_commit_date_and_rows(edition):
     kind, brief, said = edition.check_label("ensemble_adversarial_training", report(*ROWS), record(2))
-    assert (kind, brief) == ("checked", "checked at 0123456: 2 of 2 rows agree")
-    assert "Checked at 0123456 on 2026-01-31: 2 of 2 rows agree with outcomes measured at abcdef0." in said
+    assert (kind, brief) == ("checked", "checked at 0123456: 2 of 2 rows come out again as published")
+    assert "Checked at 0123456 on 2026-01-31: 2 of 2 rows come out again as published." in said
+    assert "our outcomes measured at abcdef0; whether these agree with the paper, the verdicts say." in said
 
 
 def test_rows_that_no_check_reached_are_counted(edition):
-    _, _, said = edition.check_label("ensemble_adversarial_training", report(*ROWS), record(5))
-    assert (
-        "2 of 2 rows agree with outcomes measured at abcdef0; 3 others have no published outcomes or networks yet."
-        in said
-    )
+    _, brief, said = edition.check_label("ensemble_adversarial_training", report(*ROWS), record(5))
+    assert brief.endswith("2 of 2 rows come out again as published, 3 not checked")
+    assert "The 3 rows have no published outcomes or networks yet." in said
 
 
 def test_a_disagreement_is_red_and_names_the_rows(edition):
     kind, brief, said = edition.check_label("ensemble_adversarial_training", report(*ROWS, BROKEN), record(3))
     assert (kind, brief) == ("disagrees", "1 rows disagree")
-    assert "2 of 3 rows agree" in said
+    assert "2 of 3 rows come out again as published" in said
     assert "EAT-T6 | D_adv | ratio: strong loss moved by 9.0% in the median" in said
 
 

@@ -215,3 +215,24 @@ def test_seeds_without_a_value_of_each_leave_the_test_set_to_decide():
     assert found.observed().interval == (0.5, 1.5)
     each = Measurement(3.0, (2.0, 4.0), 100, [0, 1], per_seed=[2.9, 3.1])
     assert each.observed().interval == pytest.approx(mean_interval([2.9, 3.1]))
+
+
+def test_intervals_over_seeds_are_on_the_scale_of_the_unit():
+    seeds, rates = [0, 1, 2], [1.0, 3.0, 52.0]
+    rate = Measurement(56 / 3, (18.0, 19.5), 10_000, seeds, per_seed=rates, unit="%")
+    assert rate.seed_ci95[0] > 0
+    assert rate.observed().spread == rate.observed().interval == rate.seed_ci95
+    plain = Measurement(56 / 3, (18.0, 19.5), 10_000, seeds, per_seed=rates)
+    assert plain.seed_ci95[0] < 0
+    effect = {"effect": -90.0, "effect_ci95": (-91.0, -89.0), "effect_per_seed": (-99.0, -99.0, -72.0)}
+    fallen = Measurement(5.0, (4.0, 6.0), 10_000, seeds, per_seed=(1.0, 1.0, 13.0), unit="%", **effect)
+    assert -100 < fallen.observed().interval[0] < -90 < fallen.observed().interval[1]
+
+
+def test_seeds_that_all_stand_on_one_end_leave_it_to_the_test_set_or_decide_nothing():
+    full = Measurement(100.0, (99.9, 100.0), 5_000, [0, 1], per_seed=(100.0, 100.0), unit="%")
+    assert full.seed_ci95 is None
+    assert full.observed().interval == (99.9, 100.0)
+    ordered = {"effect": -1.0, "effect_per_seed": (-1.0, -1.0)}
+    perfect = Measurement(-0.9, (-1.0, -0.5), 6, [0, 1], unit="correlation", **ordered)
+    assert perfect.observed().interval == (-1.0, 1.0)

@@ -19,6 +19,7 @@ from robustutils.statistics import (
     mean_interval,
     median_interval,
     paired_difference,
+    seeds_interval,
     spearman,
     spearman_interval,
     two_sample_test,
@@ -351,3 +352,23 @@ def test_two_samples_are_vectors_of_finite_numbers(bad):
 def test_inputs_that_do_not_fit_are_refused_by_name(measure, scores, hits, message):
     with pytest.raises(ValueError, match=message):
         measure(scores, hits)
+
+
+def test_an_interval_over_seeds_stays_on_its_scale_and_is_students_far_from_its_ends():
+    low, high = seeds_interval([1.0, 3.0, 52.0], 0, 100)
+    assert 0 < low < 18.7 < high < 100
+    assert mean_interval([1.0, 3.0, 52.0])[0] < 0
+    narrow = [49.9, 50.0, 50.1]
+    assert seeds_interval(narrow, 0, 100) == pytest.approx(mean_interval(narrow), abs=1e-4)
+
+
+def test_of_correlations_it_is_fishers_z_by_the_delta_method():
+    found, values = seeds_interval([0.8, 0.9, 0.97], -1, 1), np.array([0.8, 0.9, 0.97])
+    half = stats.t.ppf(0.975, 2) * values.std(ddof=1) / 3**0.5 / (1 - values.mean() ** 2)
+    assert found == pytest.approx(np.tanh(np.arctanh(values.mean()) + np.array([-half, half])))
+
+
+@pytest.mark.parametrize("values", [[0.0, 0.0], [100.0, 100.0], [50.0, 101.0], [-0.1, 50.0], [50.0]])
+def test_an_interval_over_seeds_refuses_what_is_not_on_the_scale_and_seeds_without_spread_on_an_end(values):
+    with pytest.raises(ValueError, match="values"):
+        seeds_interval(values, 0, 100)

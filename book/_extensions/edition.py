@@ -74,11 +74,14 @@ def check_label(
     if report is None:
         unpublished = "Not checked: its outcomes are not published yet."
         return ("unchecked", "not checked", unpublished) if rows else ("", "", "")
-    without = rows - len(report.rows)
+    unchecked = max(rows - len(report.rows), 0)
     measured = ", ".join(short(commit) for commit in report.measured)
-    text = f"Checked at {short(report.commit)} on {report.date}: {report.summary()} with outcomes measured at {measured}"
-    if without > 0:
-        text += f"; {without} others have no published outcomes or networks yet"
+    text = (
+        f"Checked at {short(report.commit)} on {report.date}: {report.summary(unchecked)}. The code of then was compared "
+        f"with our outcomes measured at {measured}; whether these agree with the paper, the verdicts say"
+    )
+    if unchecked:
+        text += f". The {unchecked} rows have no published outcomes or networks yet"
     if report.disagreeing:
         names = "; ".join(f"{row.id} | {row.row}: {row.problem}" for row in report.disagreeing)
         return (
@@ -92,7 +95,7 @@ def check_label(
             "not yet checked since the code moved",
             f"{text}. The code has moved: not yet checked since.",
         )
-    return "checked", f"checked at {short(report.commit)}: {report.summary()}", f"{text}."
+    return "checked", f"checked at {short(report.commit)}: {report.summary(unchecked)}", f"{text}."
 
 
 def records(app: Sphinx, name: str) -> list[results.Results | None]:

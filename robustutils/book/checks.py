@@ -123,9 +123,12 @@ class Report:
         """The rows that differ beyond the tolerance."""
         return [row for row in self.rows if row.problem]
 
-    def summary(self) -> str:
-        """How many rows agree."""
-        return f"{len(self.rows) - len(self.disagreeing)} of {len(self.rows)} rows agree"
+    def summary(self, unchecked: int = 0) -> str:
+        """How many rows come out again as published, and how many were not checked."""
+        again = len(self.rows) - len(self.disagreeing)
+        return f"{again} of {len(self.rows)} rows come out again as published" + (
+            f", {unchecked} not checked" if unchecked else ""
+        )
 
     def text(self) -> str:
         """The rows for the terminal, those that disagree last."""

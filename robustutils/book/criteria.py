@@ -2,8 +2,8 @@
 
 A criterion is data in a claims file. It answers two questions about a measurement: does the *direction* of
 the effect hold by its 95% interval, and does its *size* hold? A direction holds, or is refuted, or the interval
-reaches to both sides and leaves it undetermined. An interval wider than its band leaves the size undetermined. The effect is what the measurement states (a
-paired difference, a difference to a reference); without one it is the measured value itself, and for a
+reaches to both sides and leaves it undetermined. An interval wider than its band leaves the size undetermined. The effect
+is what the measurement states (a paired difference, a difference to a reference); without one it is the measured value itself, and for a
 sequence of values the last minus the first. Every number is in the unit of its row.
 
 .. list-table::
@@ -60,8 +60,8 @@ NO_EVIDENCE = ("quick", "check")
 FIDELITIES = ("exact", "open_choice", "code_variant", "fewer", "reduced", "substitution")
 """From the paper's protocol away.
 
-``exact``: as the paper says. ``open_choice``: where the paper leaves something open, such as precision, device or a number of
-steps, the chapter chooses and says what. ``code_variant``: as the authors' code does where paper and code differ. ``fewer``
+``exact``: as the paper says. ``open_choice``: where the paper leaves something open, such as precision, device or a
+number of steps, the chapter chooses and says what. ``code_variant``: as the authors' code does where paper and code differ. ``fewer``
 seeds or images, a ``reduced`` training or attack, a ``substitution``: other data, networks or methods instead.
 """
 STRONG = FIDELITIES[:3]
@@ -331,9 +331,9 @@ def verdict(
     """The pair of the book's two answers, whether paper and run agree and how faithful the run was, as one word.
 
     `disagrees`: the direction is refuted. `undetermined`: the interval decides nothing, or is wider than the band.
-    `direction`: it holds and the size does not. `agrees`: both hold, in a run of less fidelity than code_variant. `reproduced`: both hold at fidelity exact,
-    open_choice or code_variant. `not_scored`: a check, which counts neither for nor against the paper. `not_evidence`: whatever the
-    profiles `quick` and `check` measured.
+    `direction`: it holds and the size does not. `agrees`: both hold, in a run of less fidelity than code_variant.
+    `reproduced`: both hold at fidelity exact, open_choice or code_variant. `not_scored`: a check, which counts neither for
+    nor against the paper. `not_evidence`: whatever the profiles `quick` and `check` measured.
 
     Raises: ValueError for an unknown fidelity.
     """

@@ -287,7 +287,7 @@ def publish_page(chapter: str, executed: Path) -> Path:
 
 
 def judge(edition: Path) -> None:
-    """Judge an edition by the claims as they stand: its results files, pages, scoreboard, and the README of the book's own."""
+    """Judge an edition by the claims as they stand: results files, pages, scoreboard and README."""
     for found in read_all(edition / "results"):
         results_files.write(edition / "results" / f"{found['chapter']}.json", found)
         page = edition / f"{found['chapter']}.ipynb"

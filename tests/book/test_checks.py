@@ -170,7 +170,7 @@ def test_the_report_comes_back_from_its_file_and_counts_its_rows(tmp_path):
     report.write(path)
     assert checks.read(path) == report
     assert json.loads(path.read_text())["date"] == "2026-01-31"
-    assert report.summary() == "1 of 2 rows agree"
+    assert report.summary() == "1 of 2 rows come out again as published"
     assert [line.split()[0] for line in report.text().splitlines()] == ["agrees", "differs", "blind_spot:"]
     assert [row.row for row in report.disagreeing] == ["b"]
 

@@ -40,10 +40,14 @@ JUDGED = [
         (False, False),
     ),  # the interval of another number
     ({"kind": "within", "points": 1, "direction": "above", "null": 5}, 6.0, 6.5, 6.5, (5.1, 7), (True, True)),
-    (GREATER, None, 3.0, 3.0, (1.5, 4.5), (True, True)),
+    (GREATER, None, 3.0, 3.0, (2.5, 3.5), (True, True)),
     (GREATER, None, 5.0, 5.0, (4.5, 5.5), (True, False)),
     (GREATER, None, 1.5, 1.5, (1.2, 1.8), (True, False)),
-    (GREATER, None, 3.0, 3.0, (1.0, 5.0), (None, True)),  # touching the null is not above it
+    (GREATER, None, 2.0, 2.0, (1.0, 2.9), (None, True)),  # touching the null is not above it
+    (GREATER, None, 3.0, 3.0, (1.5, 4.5), (True, None)),  # the interval is wider than the band
+    ({"kind": "within", "points": 1}, 5.0, 5.5, 5.5, (4.0, 7.0), (None, None)),
+    ({"kind": "within", "points": 1}, 5.0, 9.5, 9.5, (8.0, 11.0), (False, None)),
+    ({"kind": "within", "points": 1, "direction": "above"}, 5.0, 5.5, 5.5, (4.0, 7.0), (True, None)),
     (GREATER, None, 0.0, 0.0, (-1.0, 0.9), (False, False)),
     ({"kind": "greater", "null": 0}, None, 9.0, 9.0, (8.0, 10.0), (True, True)),
     (LESS, None, 7.0, -3.0, (-4.5, -1.5), (True, True)),
@@ -83,7 +87,8 @@ JUDGED = [
 
 @pytest.mark.parametrize(("data", "paper", "value", "effect", "interval", "expected"), JUDGED)
 def test_each_kind_judges_direction_and_size(data, paper, value, effect, interval, expected):
-    judgement = parse_criterion(data).judge(paper, Observed(value, effect, interval))
+    spread = interval if effect == value else None
+    judgement = parse_criterion(data).judge(paper, Observed(value, effect, interval, spread))
     assert (judgement.direction, judgement.size) == expected
 
 
@@ -165,7 +170,9 @@ def test_a_check_is_not_scored(direction):
 
 
 def test_an_unknown_fidelity_is_refused():
-    with pytest.raises(ValueError, match="unknown fidelity 'faithful'; allowed: exact, code_variant"):
+    with pytest.raises(
+        ValueError, match="unknown fidelity 'faithful'; allowed: exact, open_choice, code_variant"
+    ):
         verdict(True, True, fidelity="faithful", profile="paper")
 
 
@@ -174,3 +181,10 @@ def test_an_unknown_fidelity_is_refused():
 def test_a_weaker_fidelity_never_improves_the_verdict(direction, size, profile):
     reached = [VERDICTS.index(verdict(direction, size, fidelity=f, profile=profile)) for f in FIDELITIES]
     assert reached == sorted(reached, reverse=True), "what speaks against the paper stands first"
+
+
+@pytest.mark.parametrize(("direction", "size", "reached"), [
+    (True, None, "undetermined"), (None, None, "undetermined"), (False, None, "disagrees"),
+])  # fmt: skip
+def test_an_interval_wider_than_the_band_determines_nothing_but_a_refuted_direction(direction, size, reached):
+    assert verdict(direction, size, fidelity="exact", profile="standard") == reached

@@ -520,7 +520,7 @@ def test_a_check_agrees_with_what_was_published_and_names_what_a_fault_changed(m
         pipeline.check("spots")
     pipeline.publish("spots", "standard", {})
     assert main(["check", "spots"]) == 0
-    assert "spots: 1 of 1 rows agree" in capsys.readouterr().out
+    assert "spots: 1 of 1 rows come out again as published" in capsys.readouterr().out
     report = checks.read(checks.path("spots", measured / "book"))
     assert report is not None
     assert [(row.id, row.n, row.problem) for row in report.rows] == [("SP-T1", 60, "")]

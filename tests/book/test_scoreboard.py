@@ -1,10 +1,12 @@
 """Results files as tables, pages, terminal text and glue."""
 
 import re
+from dataclasses import replace
 
 import pytest
 import torch
 
+from robustutils import tables
 from robustutils.book.claim_tables import (
     anchor,
     claims_table,
@@ -14,6 +16,7 @@ from robustutils.book.claim_tables import (
     reason,
 )
 from robustutils.book.claims import Claims
+from robustutils.book.results import MIME
 from robustutils.book.runs import Run
 from robustutils.book.scoreboard import (
     front,
@@ -86,7 +89,9 @@ def _results(folder, profile="standard", value=42.0, chapter="eat", fidelity=Non
     claims = _claims(folder, chapter)
     study = Study(claims, Run(chapter, profile, {}, torch.device("cpu")))
     if fidelity:
-        study.fidelity = lambda row, n, seeds: (fidelity, "epochs 2, not 6")
+        departed = (fidelity, "epochs 2, not 6")
+        study.claims = replace(study.claims)
+        object.__setattr__(study.claims, "fidelity", lambda row, parameters, n, seeds: departed)
     spread = {"per_seed": [value - 1, value, value + 1]}
     study.record("EAT-T7", "B | FGSM", Measurement(value, (value - 2, value + 2), 900, [0, 1, 2], **spread))
     study.record("EAT-T7", "B | R+FGSM", Measurement(30.0, (28.0, 32.0), 9000, [0]))
@@ -256,8 +261,8 @@ def test_a_page_is_renewed_from_results(tmp_path):
     claims, new = _claims(tmp_path), _results(tmp_path, value=38.0)
     quoted = {"scrapbook": {"name": "EAT-T7-B-FGSM"}}
     outputs = [
-        {"data": {"text/html": "front"}, "metadata": {CLAIMS: []}},
-        {"data": {"text/html": "table"}, "metadata": {CLAIMS: ["EAT-T7"]}},
+        {"data": {"text/html": "front"}, "metadata": {tables.CLAIMS: []}},
+        {"data": {"text/html": "table"}, "metadata": {tables.CLAIMS: ["EAT-T7"]}},
         {"data": {"application/papermill.record/text/plain": "'42.0 %'"}, "metadata": quoted},
         {"data": {MIME: {}}, "metadata": {}},
         {"data": {"text/html": "another table"}, "metadata": {}},
