@@ -23,12 +23,15 @@ setup: .venv/.installed ## make .venv with the pinned dependencies
 book: setup ## execute every chapter at quick and render the book to _build/html/index.html
 	$(BIN)/python -m robustutils build
 
+test nbval: export OMP_NUM_THREADS = 1
+PYTEST = $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+NBVAL = --nbval-lax --nbval-cell-timeout=600 -p no:cacheprovider chapters/*.ipynb
+
 test: setup ## all tests on up to four cores, and every chapter re-executed at quick against its stored outputs
-	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
-	$(MAKE) --no-print-directory nbval
+	$(PYTEST) --no-loadscope-reorder $(NBVAL) tests
 
 nbval: setup ## only the chapters: re-execute at quick and compare the checked cells
-	$(BIN)/python -m pytest --nbval-lax --nbval-cell-timeout=600 -p no:cacheprovider -v chapters/*.ipynb
+	$(PYTEST) $(NBVAL)
 
 site: setup ## render the published edition
 	$(BIN)/python -m robustutils site

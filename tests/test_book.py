@@ -577,13 +577,15 @@ def test_every_file_that_the_front_pages_name_exists(page):
     assert [target for target in sorted(named) if not (ROOT / target).exists()] == []
 
 
-def test_the_example_of_the_readme_runs(digits, digits_net, capsys):
+def test_the_example_of_the_readme_runs(capsys):
     (example,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     try:
         data.load("mnist", "test")
     except data.DataError as absent:
         pytest.skip(str(absent))
-    exec(compile(example, "README.md", "exec"), {"model": digits_net, "dataset": digits.first(10)})
+    few = example.replace("first(500)", "first(10)")
+    assert few != example
+    exec(compile(few, "README.md", "exec"), {})
     assert "%" in capsys.readouterr().out
 
 

@@ -1,14 +1,16 @@
 """Chapters with parameters that a reader may choose, beyond the defaults that nbval runs."""
 
+import ast
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import jupytext
 import matplotlib as mpl
-import papermill
 import pytest
 import safetensors.torch
 import torch
+from matplotlib.figure import Figure
 
 from robustutils import data, evaluation, models, provenance, recipes
 from robustutils.book import outcomes_files, pipeline, results
@@ -20,38 +22,63 @@ CHAPTERS = provenance.repository() / "chapters"
 SMALL = {"n_train": 600, "n_test": 40, "ratio_points": 20, "ratio_steps": 5, "pixel_points": 10, "queries": 5}
 
 
-def run_here(chapter: str, *, only_begin: bool = False, **parameters) -> dict:
-    """Run a chapter's cells in this process, with these parameters instead of its own; returns their names.
+@dataclass
+class Page:
+    """A chapter that was run: its names, the HTML of its tables and the names of its figures."""
+
+    names: dict[str, Any]
+    tables: str = ""
+    drawn: set[str] = field(default_factory=set)
+
+    def __getitem__(self, name: str) -> Any:
+        return self.names[name]
+
+    def measured(self) -> dict[str, set[str]]:
+        """The ids of the claims with measured rows, and those rows."""
+        found: dict[str, set[str]] = {}
+        for row in self["results"]["claims"]:
+            if row["measured"] is not None:
+                found.setdefault(row["id"], set()).add(row["row"])
+        return found
+
+
+def run_here(chapter: str, *, only_begin: bool = False, **parameters) -> Page:
+    """Run a chapter's cells in this process, with these parameters instead of its own.
 
     ``only_begin`` ends after the cell that checks the parameters.
     """
     cells = [cell for cell in jupytext.read(CHAPTERS / f"{chapter}.py").cells if cell.cell_type == "code"]
-    namespace: dict[str, Any] = {}
+    page = Page({})
     with mpl.rc_context():
         for cell in cells:
-            exec(cell.source, namespace)
+            *body, last = ast.parse(cell.source).body
+            ends_in_a_value = isinstance(last, ast.Expr)
+            statements = body if ends_in_a_value else [*body, last]
+            exec(compile(ast.Module(statements, []), chapter, "exec"), page.names)
+            if ends_in_a_value:
+                show(eval(compile(ast.Expression(last.value), chapter, "eval"), page.names), cell, page)
             if "parameters" in cell.metadata.get("tags", []):
-                namespace |= parameters
+                page.names |= parameters
             if only_begin and "Study.begin(" in cell.source:
                 break
-    return namespace
+    return page
 
 
-def tables_of(notebook) -> str:
-    """The HTML of all tables that a notebook shows."""
-    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
-    return "".join(output.get("data", {}).get("text/html", "") for output in outputs)
+def show(value: Any, cell: Any, page: Page) -> None:
+    """What a notebook does with the value of a cell; figures are laid out, and not turned into pixels."""
+    if isinstance(value, Figure):
+        value.draw_without_rendering()
+        page.drawn.add(cell.metadata["mystnb"]["figure"]["name"])
+    elif hasattr(value, "_repr_html_"):
+        page.tables += value._repr_html_()
 
 
 def test_a_single_architecture_and_a_model_of_ones_own_are_enough(tmp_path: Path):
-    notebook = CHAPTERS / "ensemble_adversarial_training.ipynb"
     weights = tmp_path / "mine.safetensors"
     safetensors.torch.save_file(models.build("eat_d", seed=7).state_dict(), weights)
-    mine = {"model": "robustutils.models:eat_d", "weights": str(weights)}
-    parameters = SMALL | mine | {"architectures": "D"}
-    papermill.execute_notebook(notebook, tmp_path / "out.ipynb", parameters, progress_bar=False)
-    done = papermill.iorw.load_notebook_node(str(tmp_path / "out.ipynb"))
-    lines = [line.split("</tr>")[0] for line in tables_of(done).split('<th scope="row">')]
+    mine = {"model": "robustutils.papers.ensemble.models:eat_d", "weights": str(weights)}
+    page = run_here("ensemble_adversarial_training", **SMALL | mine | {"architectures": "D"})
+    lines = [line.split("</tr>")[0] for line in page.tables.split('<th scope="row">')]
     (diagnosis,) = [line for line in lines if line.startswith(mine["model"])]
     assert "masked" in diagnosis or "suspicious" in diagnosis
 
@@ -105,39 +132,12 @@ BRIEF = {
 }
 
 
-def executed(parameters: dict, tmp_path: Path) -> tuple[str, dict[str, dict], set[str]]:
-    """The tables of the blind-spot chapter, its measured rows by id and row, and the names of its figures."""
-    notebook = CHAPTERS / "blind_spot.ipynb"
-    papermill.execute_notebook(notebook, tmp_path / "out.ipynb", BRIEF | parameters, progress_bar=False)
-    done = papermill.iorw.load_notebook_node(str(tmp_path / "out.ipynb"))
-    rows = pipeline.stored_results(done)["claims"]
-    drawn = {
-        cell.metadata["mystnb"]["figure"]["name"]
-        for cell in done.cells
-        if "mystnb" in cell.metadata and any("image/png" in o.get("data", {}) for o in cell.outputs)
-    }
-    return (
-        tables_of(done),
-        {f"{row['id']} {row['row']}": row for row in rows if row["measured"] is not None},
-        drawn,
-    )
-
-
 def needs(dataset: str) -> None:
     """Skip the test where a data set is absent."""
     try:
         data.load(dataset, "test")
     except data.DataError:
         pytest.skip(f"ROBUSTUTILS_DATA does not hold {dataset}")
-
-
-def test_colour_images_are_measured_too(tmp_path: Path):
-    needs("cifar10")
-    shown, rows, drawn = executed({"dataset": "cifar10", "defences": "madry,kolter_wong"}, tmp_path)
-    assert {"BS-T1 CIFAR-10 | accuracy", "BS-X1 CIFAR-10 | accuracy under PGD-20"} <= rows.keys()
-    assert "BS-T1 CIFAR-10 | normalised distance" in rows
-    assert '<th scope="row">CIFAR-10</th><td>Kolter-Wong</td>' in shown
-    assert {"bs-trend", "bs-trend-natural", "bs-trend-k", "bs-trend-certified"} <= drawn
 
 
 COLOUR = {"n_train": 1500, "n_test": 150, "n_attacked": 20, "epochs": 0}
@@ -156,26 +156,29 @@ def small_colour_networks(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("small_colour_networks")
 def test_traffic_signs_are_measured_too():
     needs("gtsrb_half")
-    after = run_here("blind_spot", **BRIEF | COLOUR | {"dataset": "gtsrb_half", "defences": "madry"})
-    assert len(after["train"]["GTSRB"].labels.unique()) == 43, "an even choice has every class"
-    assert set(after["distances"]) == {("natural", "GTSRB"), ("madry", "GTSRB")}
-    measured = {row["id"] for row in after["results"]["claims"] if row["measured"] is not None}
-    assert "BS-F9" in measured
+    page = run_here("blind_spot", **BRIEF | COLOUR | {"dataset": "gtsrb_half", "defences": "madry"})
+    assert len(page["train"]["GTSRB"].labels.unique()) == 43, "an even choice has every class"
+    assert set(page["distances"]) == {("natural", "GTSRB"), ("madry", "GTSRB")}
+    assert "BS-F9" in page.measured()
 
 
 @pytest.mark.usefixtures("small_colour_networks")
-def test_every_number_of_neighbours_and_the_certified_defence_are_measured_on_colour_images():
+def test_colour_images_are_measured_too_with_every_number_of_neighbours_and_the_certified_defence():
     needs("cifar10")
-    after = run_here("blind_spot", **BRIEF | COLOUR | {"dataset": "cifar10", "defences": "madry,kolter_wong"})
-    measured = {row["id"] for row in after["results"]["claims"] if row["measured"] is not None}
-    assert {"BS-F3", "BS-F6", "BS-F7", "BS-F8", "BS-F11"} <= measured
+    page = run_here("blind_spot", **BRIEF | COLOUR | {"dataset": "cifar10", "defences": "madry,kolter_wong"})
+    rows = page.measured()
+    assert {"BS-F3", "BS-F6", "BS-F7", "BS-F8", "BS-F11"} <= rows.keys()
+    assert {"CIFAR-10 | accuracy", "CIFAR-10 | normalised distance"} <= rows["BS-T1"]
+    assert "CIFAR-10 | accuracy under PGD-20" in rows["BS-X1"]
+    assert '<th scope="row">CIFAR-10</th><td>Kolter-Wong</td>' in page.tables
+    assert {"bs-trend", "bs-trend-natural", "bs-trend-k", "bs-trend-certified"} <= page.drawn
 
 
 @pytest.mark.parametrize("defence", ["kolter_wong", "wrm"])
 def test_a_single_defence_is_enough(defence):
-    after = run_here("blind_spot", **BRIEF | {"defences": defence, "epochs": 0})
-    assert list(after["closest"]) == [(defence, "MNIST")]
-    assert after["trended"] == []
+    page = run_here("blind_spot", **BRIEF | {"defences": defence, "epochs": 0})
+    assert list(page["closest"]) == [(defence, "MNIST")]
+    assert page["trended"] == []
 
 
 def test_a_network_that_is_nearly_always_wrong_stops_the_chapter(monkeypatch):
@@ -187,15 +190,16 @@ def test_a_network_that_is_nearly_always_wrong_stops_the_chapter(monkeypatch):
         run_here("blind_spot", **BRIEF | {"defences": "wrm"})
 
 
-def test_a_cell_of_ones_own_has_its_line_and_its_gallery(tmp_path: Path):
+def test_a_cell_of_ones_own_has_its_line_and_its_gallery():
     needs("fashion_mnist")
     cell = {"dataset": "fashion_mnist", "alpha": 0.85, "beta": 0.05}
-    shown, rows, drawn = executed(cell | {"defences": "madry", "epochs": 0, "n_train": 600}, tmp_path)
+    page = run_here("blind_spot", **BRIEF | cell | {"defences": "madry", "epochs": 0, "n_train": 600})
     line = '<th scope="row">Madry</th><td>Fashion-MNIST</td><td>0.1</td><td>0.85</td><td>0.05</td>'
-    assert shown.count(line) == 1
-    assert "bs-gallery" in drawn
-    assert "BS-T3 Fashion-MNIST alpha=1 beta=0 | accuracy" in rows
-    assert not [name for name in rows if name.startswith("BS-F4")], "not the paper's columns"
+    assert page.tables.count(line) == 1
+    assert "bs-gallery" in page.drawn
+    rows = page.measured()
+    assert "Fashion-MNIST alpha=1 beta=0 | accuracy" in rows["BS-T3"]
+    assert "BS-F4" not in rows, "not the paper's columns"
 
 
 def test_a_cell_of_ones_own_and_a_model_of_ones_own(tmp_path: Path):
@@ -203,11 +207,11 @@ def test_a_cell_of_ones_own_and_a_model_of_ones_own(tmp_path: Path):
     state = {key: value.contiguous() for key, value in models.build("small_cnn", seed=7).state_dict().items()}
     safetensors.torch.save_file(state, weights)
     mine = {"model": "robustutils.models:small_cnn", "weights": str(weights)}
-    shown, rows, _ = executed(mine | {"alpha": 0.85, "beta": 0.05, "defences": "madry"}, tmp_path)
+    page = run_here("blind_spot", **BRIEF | mine | {"alpha": 0.85, "beta": 0.05, "defences": "madry"})
     for who in ("Madry", mine["model"]):
         line = f'<th scope="row">{who}</th><td>MNIST</td><td>0.3</td><td>0.85</td><td>0.05</td>'
-        assert shown.count(line) == 1, who
-    assert not [name for name in rows if name.startswith("BS-F4")], "not the paper's columns"
+        assert page.tables.count(line) == 1, who
+    assert "BS-F4" not in page.measured(), "not the paper's columns"
 
 
 @pytest.mark.parametrize("chapter", pipeline.checkable())
@@ -220,13 +224,13 @@ def test_a_published_run_is_made_again_from_its_outcomes_without_measuring(
     path = pipeline.outcomes_path(chapter, provenance.repository() / "book")
     monkeypatch.setenv(outcomes_files.VARIABLE, str(path))
     for piece in outcomes_files.read(path):
-        parameters = piece.parameters
-        several = parameters["dataset"]
+        several = piece.parameters["dataset"]
         for dataset in [several] if isinstance(several, str) else several:
             needs(dataset)
-        pipeline.execute(chapter, parameters.pop("profile"), parameters, tmp_path / "again")
+        study = run_here(chapter, **piece.parameters)["study"]
         assert not cache.exists() or not list(cache.glob("*.safetensors")), "something was measured"
-        (again,) = outcomes_files.read(pipeline.outcomes_path(chapter, tmp_path / "again"))
+        outcomes_files.export(str(tmp_path / "again"), study.run.provenance(), study.measured)
+        (again,) = outcomes_files.read(tmp_path / "again")
         assert again.rows.keys() == piece.rows.keys()
         for name, row in again.rows.items():
             assert row.value == pytest.approx(piece.rows[name].value, rel=1e-6), name

@@ -3,6 +3,7 @@
 import math
 import re
 import sys
+from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any
 
@@ -16,6 +17,7 @@ from robustutils import models
 from robustutils.models import ARCHITECTURES, PreActBlock, Standardise
 from robustutils.papers.disentangling.models import ResidualBlock
 from robustutils.papers.ensemble.models import Average, TanhPool
+from robustutils.papers.invariance.abs import AnalysisBySynthesis
 
 GREY = torch.rand(2, 1, 28, 28, generator=torch.Generator().manual_seed(0))
 COLOUR = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
@@ -106,6 +108,15 @@ DROPPED = {f"{name}_input_dropout": name for name in ("eat_a", "eat_c", "eat_d")
 PARAMETERS |= {name: PARAMETERS[plain] for name, plain in DROPPED.items()}
 TOTALS = {"eat_a": 3_382_346, "eat_b": 710_218, "eat_c": 281_290, "eat_d": 509_410, "madry_mnist": 3_274_634}
 TOTALS |= {"kolter_wong_small": 166_406}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def short_synthesis() -> Iterator[None]:
+    """Analysis by synthesis with few samples and steps; its networks are as they are."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, few in (("samples", 20), ("steps", 2)):
+            patch.setitem(AnalysisBySynthesis.__init__.__kwdefaults__, name, few)
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -189,13 +189,13 @@ def test_best_iterates_are_at_least_as_strong_as_last_ones(threat, digits_net, b
 
 @pytest.mark.usefixtures("bfloat16")
 @pytest.mark.parametrize("threat", [Linf(eps=EPS), L2(eps=EPS2)], ids=repr)
-def test_bfloat16_gives_the_same_robust_accuracy_within_a_fifth_of_a_point(threat, digits_net, digits):
-    x, y = digits.images, digits.labels
+def test_bfloat16_gives_the_same_robust_accuracy_within_two_images(threat, digits_net, digits):
+    x, y = digits.images[:600], digits.labels[:600]
     rates = {}
     for dtype in (torch.float32, torch.bfloat16):
         attack = PGD(threat=threat, steps=STEPS, step_size=threat.eps / 4, dtype=dtype)
-        rates[dtype] = 100 * withstands(digits_net, attack(digits_net, x, y), y).double().mean().item()
-    assert abs(rates[torch.float32] - rates[torch.bfloat16]) <= 0.2
+        rates[dtype] = withstands(digits_net, attack(digits_net, x, y), y).sum().item()
+    assert abs(rates[torch.float32] - rates[torch.bfloat16]) <= 2
 
 
 def test_square_finds_no_fewer_errors_than_art(digits_net, batch):

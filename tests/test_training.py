@@ -495,13 +495,13 @@ def test_halving_starts_ten_of_sixty_epochs_after_a_third():
 
 @pytest.mark.usefixtures("bfloat16")
 def test_training_in_bfloat16_ends_where_float32_does(digits):
-    test = data.load("digits", "test")
+    train, test = digits.first(640), data.load("digits", "test")
     errors = {}
     for dtype in (torch.float32, torch.bfloat16):
-        for seed in range(3):
+        for seed in range(2):
             net = models.build("small_cnn", seed=seed)
             objective = EnsembleAdversarial(eps=0.1)
-            fit(net, digits, objective, epochs=4, batch_size=64, dtype=dtype, seed=seed)
+            fit(net, train, objective, epochs=4, batch_size=64, dtype=dtype, seed=seed)
             for name, images in {
                 "clean": test.images,
                 "FGSM": FGSM(eps=0.1)(net, test.images, test.labels),

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from typing import Any
 import jupytext
 import nbformat
 import papermill
+import psutil
 from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 
@@ -34,6 +36,8 @@ from robustutils.storage import write_atomically
 
 PARAMETERS_CELL = re.compile(r'\n# %% tags=\["parameters".*?\n# %%', re.DOTALL)
 REFERENCE_TAG = "nbval-check-output"
+MOST_CHAPTERS = 4
+"""Chapters that run at the same time; each takes about a gigabyte."""
 
 
 class PipelineError(RuntimeError):
@@ -180,15 +184,46 @@ def build_folder() -> Path:
 
 
 def book() -> Path:
-    """Execute what has changed at ``quick`` and render the book with those pages; returns the page to open."""
-    folder = build_folder() / "quick"
-    for chapter in chapters():
-        stamp = stamp_path(chapter, folder)
-        made_from = content_hash(chapter)
-        if not (stamp.exists() and stamp.read_text() == made_from):
-            execute(chapter, "quick", {}, folder)
-            stamp.write_text(made_from)
+    """Execute what has changed at ``quick`` and render the book with those pages; returns the page to open.
+
+    There is a chapter on each core, at most :data:`MOST_CHAPTERS`, the longest first. When one fails, those that run
+    are finished and those that wait are not begun.
+
+    Raises:
+        PipelineError: see :func:`execute` and :func:`render`.
+    """
+    folder, cores = build_folder() / "quick", os.cpu_count() or 1
+    changed = sorted((c for c in chapters() if not is_made(c, folder)), key=length, reverse=True)
+    with environment("OMP_NUM_THREADS", "1"), ThreadPoolExecutor(min(cores, MOST_CHAPTERS)) as pool:
+        futures = [pool.submit(make_page, chapter, folder) for chapter in changed]
+        try:
+            for future in as_completed(futures):
+                future.result()
+        except BaseException as error:
+            pool.shutdown(wait=False, cancel_futures=True)
+            if not isinstance(error, PipelineError):  # Ctrl-C does not reach the kernels
+                for kernel in psutil.Process().children():
+                    kernel.terminate()
+            raise
     return render(stage(folder))
+
+
+def is_made(chapter: str, folder: Path) -> bool:
+    """Whether the book's page of a chapter is there, made from what the chapter is now."""
+    stamp = stamp_path(chapter, folder)
+    return stamp.exists() and stamp.read_text() == content_hash(chapter)
+
+
+def make_page(chapter: str, folder: Path) -> None:
+    """Execute a chapter for the book and say what its page was made from."""
+    made_from = content_hash(chapter)
+    execute(chapter, "quick", {}, folder)
+    stamp_path(chapter, folder).write_text(made_from)
+
+
+def length(chapter: str) -> int:
+    """The size of a chapter's text, which says roughly how long it runs."""
+    return notebook_path(chapter).stat().st_size
 
 
 def stamp_path(chapter: str, folder: Path) -> Path:

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from pathlib import Path
 
@@ -77,15 +78,6 @@ import os
 import time
 from pathlib import Path
 
-from IPython.display import display
-from robustutils import runs
-from robustutils.claims import Claims
-from robustutils.outcomes import Measurement
-from robustutils.book.results import MIME
-from robustutils.book.study import Study
-
-claims = Claims.load("CLAIMS")
-study = Study(claims, runs.start(claims, globals()))
 print(f"radius {radius}")
 
 # %% tags=["nbval-check-output"]
@@ -100,6 +92,17 @@ elif then == "die":
 elif then == "sleep":
     Path("kernel.pid").write_text(str(os.getpid()))
     time.sleep(60)
+
+# %%
+from IPython.display import display
+from robustutils.book import runs
+from robustutils.book.claims import Claims
+from robustutils.book.results import MIME
+from robustutils.book.study import Study
+from robustutils.outcomes import Measurement
+
+claims = Claims.load("CLAIMS")
+study = Study(claims, runs.start(claims, globals()))
 
 # %% tags=["remove-cell"]
 study.record("SP-T1", "SP-T1", Measurement(41.0, (39.0, 43.0), 500, [0]))
@@ -116,10 +119,9 @@ def write(path: Path, text: str) -> Path:
     return path
 
 
-@pytest.fixture
-def repo(tmp_path, monkeypatch) -> Path:
+def repository(folder: Path) -> Path:
     """A repository with the chapter ``spots``, its claims, and pages for the scoreboard."""
-    root = tmp_path / "repository"
+    root = folder / "repository"
     write(root / "chapters" / "spots.toml", CLAIMS)
     text = write(root / "chapters" / "spots.py", CHAPTER.replace("CLAIMS", "../../chapters/spots.toml"))
     nbformat.write(jupytext.read(text), text.with_suffix(".ipynb"))
@@ -127,6 +129,13 @@ def repo(tmp_path, monkeypatch) -> Path:
     write(root / "_config.yml", "title: Spots\n")
     for page in ("book/intro.md", "book/scoreboard.md", "README.md"):
         write(root / page, PAGE)
+    return root
+
+
+@pytest.fixture
+def repo(tmp_path, monkeypatch) -> Path:
+    """Such a repository in place of this one."""
+    root = repository(tmp_path)
     monkeypatch.setattr(provenance, "repository", lambda: root)
     return root
 
@@ -148,15 +157,15 @@ def executed(monkeypatch) -> list[tuple]:
 
     def execute(chapter, profile, parameters, folder):
         calls.append((chapter, profile, dict(parameters)))
-        page = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell(f"run {len(calls)}")])
-        folder.mkdir(parents=True, exist_ok=True)
-        pipeline.write_notebook(folder / f"{chapter}.ipynb", page)
         results = {**RESULTS, "chapter": chapter, "profile": profile}
         results["claims"] = [
             {**entry, "verdict": "not_evidence"} if profile == "quick" and entry["fidelity"] else entry
             for entry in RESULTS["claims"]
         ]
         results_files.write(folder / "results" / f"{chapter}.json", results)
+        cell = nbformat.v4.new_code_cell(f"run {len(calls)} with {parameters}")
+        cell.outputs = [nbformat.v4.new_output("display_data", {results_files.MIME: results})]
+        pipeline.write_notebook(folder / f"{chapter}.ipynb", nbformat.v4.new_notebook(cells=[cell]))
         about = {"parameters": {"profile": profile, **parameters}}
         outcomes_files.write(pipeline.outcomes_path(chapter, folder), [outcomes_files.Piece(about)])
 
@@ -313,15 +322,17 @@ import sys
 from pathlib import Path
 from robustutils import __main__, provenance
 provenance.repository = lambda: Path(sys.argv[1])
-sys.exit(__main__.main(["run", "spots", "-p", "then", "sleep"]))
+sys.exit(__main__.main(sys.argv[2:]))
 """
 
 
-def test_ctrl_c_stops_the_kernel_too_and_replaces_nothing(repo):
+@pytest.mark.parametrize("command", ["run spots", "build"])
+def test_ctrl_c_stops_the_kernel_too_and_replaces_nothing(repo, command):
+    rewrite(repo, (repo / "chapters" / "spots.py").read_text().replace("then = None", 'then = "sleep"'))
     folder = repo / "_build" / "quick"
     good = write(folder / "spots.ipynb", "an earlier good run")
     process = subprocess.Popen(
-        [sys.executable, "-c", INTERRUPTED, str(repo)], stderr=subprocess.PIPE, text=True
+        [sys.executable, "-c", INTERRUPTED, str(repo), *command.split()], stderr=subprocess.PIPE, text=True
     )
     pid = folder / "kernel.pid"
     while not (pid.exists() and pid.read_text()):
@@ -370,43 +381,87 @@ def test_the_book_shows_the_run_beside_the_edition_and_writes_into_neither(repo,
     assert "this run" not in tree["book/intro.md"], "the front page states the edition"
 
 
-def test_the_book_executes_what_has_changed_and_nothing_else(repo, rendered, monkeypatch):
-    calls = []
-    real = papermill.execute_notebook
-
-    def counted(*arguments, **settings):
-        calls.append(settings["parameters"])
-        return real(*arguments, **settings)
-
-    monkeypatch.setattr(papermill, "execute_notebook", counted)
+def test_the_book_executes_what_has_changed_and_nothing_else(repo, executed, rendered):
     pipeline.book()
     pipeline.book()
-    assert len(calls) == 1
+    assert len(executed) == 1
     pipeline.run("spots", "quick", {"radius": 0.9})  # a run of one's own must not become the book's page
     pipeline.book()
-    assert "radius 0.1" in rendered[-1]["book/spots.ipynb"]
+    assert "run 3 with {}" in rendered[-1]["book/spots.ipynb"]
     for path, old, new in (
         ("spots.py", "# # Spots", "# # More spots"),
         ("spots.toml", "points = 5", "points = 6"),
     ):
         source = repo / "chapters" / path
         source.write_text(source.read_text().replace(old, new))
-        executed = len(calls)
+        before = len(executed)
         pipeline.book()
-        assert len(calls) == executed + 1, f"{path} has changed"
+        assert len(executed) == before + 1, f"{path} has changed"
+
+
+@pytest.fixture
+def three(repo) -> list[str]:
+    """The repository with two chapters more, in the order of their length; the longest first."""
+    names = ["longest", "longer", "spots"]
+    for more, name in enumerate(names[1::-1], 1):
+        for kind in ("py", "toml"):
+            shutil.copy2(repo / "chapters" / f"spots.{kind}", repo / "chapters" / f"{name}.{kind}")
+        notebook = nbformat.read(repo / "chapters" / "spots.ipynb", as_version=4)
+        notebook.cells.append(nbformat.v4.new_markdown_cell(1000 * more * "word "))
+        nbformat.write(notebook, repo / "chapters" / f"{name}.ipynb")
+    return names
+
+
+def test_the_book_runs_chapters_side_by_side_the_longest_first(repo, three, executed, rendered, monkeypatch):
+    monkeypatch.setattr(os, "cpu_count", lambda: 3)
+    execute, all_here = pipeline.execute, threading.Barrier(3, timeout=30)
+
+    def together(chapter, *rest):
+        threads.append(os.environ["OMP_NUM_THREADS"])
+        execute(chapter, *rest)
+        all_here.wait()
+
+    threads: list[str] = []
+    monkeypatch.setattr(pipeline, "execute", together)
+    monkeypatch.setenv("OMP_NUM_THREADS", "8")
+    pipeline.book()
+    assert sorted(name for name, *_ in executed) == sorted(three)
+    assert threads == ["1"] * 3
+    assert os.environ["OMP_NUM_THREADS"] == "8"
+    assert {f"book/{name}.ipynb" for name in three} <= rendered[0].keys()
+
+
+def test_a_chapter_that_fails_stops_the_book_and_those_that_are_made_stay_made(
+    repo, three, executed, rendered, monkeypatch
+):
+    monkeypatch.setattr(os, "cpu_count", lambda: 1)
+    execute = pipeline.execute
+
+    def fails_in_the_second(chapter, *rest):
+        if chapter == "longer":
+            raise PipelineError("longer: ZeroDivisionError")
+        execute(chapter, *rest)
+
+    monkeypatch.setattr(pipeline, "execute", fails_in_the_second)
+    with pytest.raises(PipelineError, match="longer: ZeroDivisionError"):
+        pipeline.book()
+    monkeypatch.setattr(pipeline, "execute", execute)
+    pipeline.book()
+    assert sorted(name for name, *_ in executed) == sorted(three)
+    assert len(rendered) == 1
 
 
 # ---- the published edition ----
 
 
-def test_publishing_writes_page_results_scoreboard_and_readme(repo):
+def test_publishing_writes_page_results_scoreboard_and_readme(repo, executed):
     pipeline.publish("spots", "standard", {"radius": 0.2})
     edition = files(repo / "book")
     results = results_files.read(repo / "book" / "results" / "spots.json")
     assert results["profile"] == "standard"
     notebook = nbformat.reads(edition["spots.ipynb"], as_version=4)
     assert pipeline.stored_results(notebook) == results
-    assert "radius 0.2" in edition["spots.ipynb"]
+    assert "'radius': 0.2" in edition["spots.ipynb"]
     for text, block in (
         (edition["scoreboard.md"], scoreboard.scoreboard_markdown([results])),
         (edition["intro.md"], scoreboard.readme_table([results], page="{chapter}.ipynb")),
@@ -454,7 +509,7 @@ def test_the_scoreboard_of_a_run_stays_out_of_the_readme(repo):
 
 MEASURED = """
 # %% tags=["remove-cell"]
-from robustutils import attacks, data, defences, evaluation, models, networks
+from robustutils import attacks, data, evaluation, models, networks, recipes
 from robustutils.outcomes import Outcomes
 
 def refuse(*arguments, **settings):
@@ -462,7 +517,7 @@ def refuse(*arguments, **settings):
 
 if then == "no networks":
     models.build = models.published = refuse
-net = networks.Network(defences.recipe("small_cnn"), data.load("digits").first(1280))
+net = networks.Network(recipes.recipe("small_cnn"), data.load("digits").first(1280))
 run = study.run
 test = data.load("digits", "test").first(60 if run.profile == "check" else 100)
 fooled = ~evaluation.evaluate(net, attacks.FGSM(eps=run.radius), test).attacked
@@ -471,22 +526,37 @@ display({MIME: study.so_far() | run.provenance()}, raw=True)
 """
 
 
-@pytest.fixture
-def measured(repo) -> Path:
-    """The repository with a chapter that measures: FGSM on the small network that the book publishes."""
-    text = CHAPTER[: CHAPTER.rindex("# %% tags")]
-    text = (text + MEASURED).replace("CLAIMS", "../../chapters/spots.toml")
-    return rewrite(repo, text)
-
-
 def rewrite(repo: Path, text: str) -> Path:
     path = write(repo / "chapters" / "spots.py", text)
     nbformat.write(jupytext.read(path), path.with_suffix(".ipynb"))
     return repo
 
 
+@pytest.fixture(scope="module")
+def published_once(tmp_path_factory) -> Path:
+    """A repository with a published chapter that measures: FGSM on the small network that the book publishes."""
+    root = repository(tmp_path_factory.mktemp("published"))
+    text = CHAPTER[: CHAPTER.rindex("# %% tags")]
+    rewrite(root, (text + MEASURED).replace("CLAIMS", "../../chapters/spots.toml"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(provenance, "repository", lambda: root)
+        patch.setenv("ROBUSTUTILS_CACHE", str(root.parent / "cache"))
+        assert pipeline.checkable() == []
+        with pytest.raises(PipelineError, match="spots has no published outcomes"):
+            pipeline.check("spots")
+        pipeline.publish("spots", "standard", {})
+    return root
+
+
+@pytest.fixture
+def measured(published_once, tmp_path, monkeypatch) -> Path:
+    """A copy of it for this test alone."""
+    root = shutil.copytree(published_once, tmp_path / "measured")
+    monkeypatch.setattr(provenance, "repository", lambda: root)
+    return root
+
+
 def test_new_words_are_published_from_outcomes_without_a_network(measured, tmp_path, monkeypatch):
-    pipeline.publish("spots", "standard", {})
     before = results_files.read(measured / "book" / "results" / "spots.json")
     text = (measured / "chapters" / "spots.py").read_text()
     rewrite(measured, text.replace("# # Spots", "# # Spots, in other words"))
@@ -501,7 +571,6 @@ def test_new_words_are_published_from_outcomes_without_a_network(measured, tmp_p
 
 
 def test_a_run_of_a_part_adds_outcomes_and_leaves_the_page_alone(measured):
-    pipeline.publish("spots", "standard", {})
     results = measured / "book" / "results" / "spots.json"
     whole = json.loads(results.read_text())
     row = whole["claims"][0]
@@ -515,10 +584,6 @@ def test_a_run_of_a_part_adds_outcomes_and_leaves_the_page_alone(measured):
 
 
 def test_a_check_agrees_with_what_was_published_and_names_what_a_fault_changed(measured, capsys):
-    assert pipeline.checkable() == []
-    with pytest.raises(PipelineError, match="spots has no published outcomes"):
-        pipeline.check("spots")
-    pipeline.publish("spots", "standard", {})
     assert main(["check", "spots"]) == 0
     assert "spots: 1 of 1 rows come out again as published" in capsys.readouterr().out
     report = checks.read(checks.path("spots", measured / "book"))
@@ -535,7 +600,7 @@ def test_a_check_agrees_with_what_was_published_and_names_what_a_fault_changed(m
 # ---- the outputs that nbval compares ----
 
 
-def test_references_follow_the_text_and_are_the_outputs_of_tagged_cells_alone(repo):
+def test_references_follow_the_text_are_the_outputs_of_tagged_cells_alone_and_survive_a_failure(repo):
     path = repo / "chapters" / "spots.ipynb"
     text = path.with_suffix(".py").read_text().replace("# # Spots", "# # More spots")
     path.with_suffix(".py").write_text(text)
@@ -553,12 +618,7 @@ def test_references_follow_the_text_and_are_the_outputs_of_tagged_cells_alone(re
     assert jupytext.writes(notebook, fmt="py:percent").split("# %%")[1:] == text.split("# %%")[1:]
     assert not any("injected-parameters" in cell.metadata.get("tags", []) for cell in notebook.cells)
     assert path.with_suffix(".py").read_text() == text
-
-
-def test_references_survive_a_failure_and_renewed_without_a_change_they_are_the_same_file(repo):
-    path = repo / "chapters" / "spots.ipynb"
-    pipeline.renew_references()
-    good, text = path.read_text(), path.with_suffix(".py").read_text()
+    good = path.read_text()
     path.with_suffix(".py").write_text(text.replace('"two", "spots"', '"two", 1 / 0'))
     with pytest.raises(PipelineError, match="ZeroDivisionError: division by zero"):
         pipeline.renew_references()

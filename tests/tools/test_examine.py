@@ -82,7 +82,7 @@ def test_the_page_needs_no_other_file_and_escapes_names(found):
 
 
 def test_flags_stand_first_on_the_page_and_in_the_answer(digits):
-    rounded = examine(Behind(pixels=lambda x: (4 * x).round() / 4), digits, eps=0.1, n=30, report=quiet)
+    rounded = examine(Behind(pixels=lambda x: (4 * x).round() / 4), digits, eps=0.1, n=10, report=quiet)
     assert any("exactly zero at 100%" in flag for flag in rounded.flags)
     assert "do not trust this number" in rounded.answer()
     page = rounded.page()

@@ -210,7 +210,7 @@ def test_the_peers_find_no_nearer_images(digits, digits_net):
         foolbox = pytest.importorskip("foolbox", reason="the oracle foolbox is not installed")
     evasion = pytest.importorskip("art.attacks.evasion", reason="the oracle ART is not installed")
     estimators = pytest.importorskip("art.estimators.classification", reason="ART is not installed")
-    few = digits.first(50)
+    few = digits.first(24)
     right = margins(digits_net, few.images, few.labels) < 0
     x, y = few.images[right], few.labels[right]
     # The peers start at x itself.
@@ -237,7 +237,7 @@ def test_the_peers_find_no_nearer_images(digits, digits_net):
     )
     made = torch.from_numpy(by_art.generate(x.numpy(), y.numpy()))
     fooled = margins(digits_net, made, y) > 0
-    assert fooled.sum() > 25, "ART should fool most in this test"
+    assert fooled.sum() > 12, "ART should fool most in this test"
     assert ours[fooled].mean() < 1.03 * moved(L2, x, made)[fooled].mean(), "ART finds nearer images"
 
 
