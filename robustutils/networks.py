@@ -6,20 +6,18 @@ import logging
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import connection, parent_process
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 from torch.multiprocessing import get_context
 
 from robustutils import artifacts, models, speed, storage, training
 from robustutils.data import Dataset
-from robustutils.outcomes import Outcomes
 from robustutils.recipes import Recipe
 
 log = logging.getLogger(__name__)
@@ -225,64 +223,6 @@ def train(
         log.info("trained and not kept: %s", reason)
         return _trained(network._fresh(), recipe, dataset, seed)
     return network()
-
-
-class Family:
-    """Networks by (name, training seed) on one data set: none is trained before one of them is needed.
-
-    What one call of :meth:`train` adds trains together where ``side_by_side``, see :func:`train_side_by_side`. In a run
-    that trains nothing (profile ``check``) a name is in only if all of its measured seeds are there.
-
-    Args:
-        dataset: what they are trained on.
-        seeds: the training seeds that are measured; a name may have others, for those who attack or help to train.
-        device: where they live.
-        side_by_side: whether missing ones train at once.
-    """
-
-    def __init__(
-        self,
-        dataset: Dataset,
-        seeds: Iterable[int],
-        *,
-        device: str | torch.device = "cpu",
-        side_by_side: bool = True,
-    ) -> None:
-        self.dataset, self.seeds, self.device = dataset, list(seeds), device
-        self.side_by_side = side_by_side
-        self._networks: dict[tuple[str, int], Network] = {}
-
-    def train(self, seeds: Mapping[str, Iterable[int]], recipe: Callable[[str, int], Recipe]) -> None:
-        """Add a network for each name and each of its seeds; ``recipe`` gives the recipe of a name and a seed."""
-        made = {
-            (name, seed): Network(recipe(name, seed), self.dataset, seed=seed, device=self.device)
-            for name, some in seeds.items()
-            for seed in some
-        }
-        self._networks |= made
-        if self.side_by_side and not artifacts.shelf.frozen:
-            join(made.values())
-
-    def __getitem__(self, key: tuple[str, int]) -> Network:
-        return self._networks[key]
-
-    def there(self, name: str, seed: int) -> bool:
-        """Whether the network of a name and a seed can be had in this run."""
-        network = self._networks.get((name, seed))
-        return network is not None and (not artifacts.shelf.frozen or network.is_there())
-
-    def __contains__(self, name: str) -> bool:
-        seeds = self.seeds_of(name)
-        return bool(seeds) and all(self.there(name, seed) for seed in seeds)
-
-    def seeds_of(self, name: str) -> list[int]:
-        """The measured seeds of a name."""
-        return [seed for seed in self.seeds if (name, seed) in self._networks]
-
-    def outcomes(self, name: str, of: Callable[[int], torch.Tensor]) -> Outcomes:
-        """What a function of the seed gives, a tensor [N], stacked over the measured seeds of a name."""
-        seeds = self.seeds_of(name)
-        return Outcomes(np.stack([of(seed).numpy() for seed in seeds]), seeds)
 
 
 class Networks(dict[Any, Network]):

@@ -24,8 +24,9 @@ from robustutils import (
     threats,
     training,
 )
-from robustutils.networks import Family, Network
+from robustutils.networks import Network
 from robustutils.papers.blind_spot import carlini
+from robustutils.papers.ensemble.family import Family
 from robustutils.papers.ensemble.objectives import EnsembleAdversarial
 from robustutils.threats import L2, Linf
 

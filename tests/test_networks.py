@@ -17,8 +17,9 @@ from torch import Tensor, nn
 from robustutils import artifacts, evaluation, models, networks, speed, storage, training
 from robustutils.artifacts import VERSIONS, NotPublished, kept, later, shelf
 from robustutils.attacks import FGSM
-from robustutils.networks import Family, Network, train, train_side_by_side
+from robustutils.networks import Network, train, train_side_by_side
 from robustutils.objectives import Clean
+from robustutils.papers.ensemble.family import Family
 from robustutils.papers.ensemble.models import eat_d
 from robustutils.papers.ensemble.objectives import EnsembleAdversarial
 from robustutils.papers.ensemble.recipes import with_sources
@@ -522,26 +523,6 @@ def family(images, jobs, seeds=(0, 1, 2), **settings) -> Family:
     names = {name: [seed for other, seed in jobs if other == name] for name, _ in jobs}
     found.train(names, lambda name, seed: jobs[name, seed])
     return found
-
-
-def test_where_nothing_may_be_trained_a_name_is_there_with_all_its_measured_seeds(few, weights, fits):
-    publish(weights / "a.safetensors", Network(ONCE, few), models.build("eat_d"))
-    train(ONCE, few, seed=1)
-    shelf.frozen = True
-    jobs = {("a", 0): ONCE, ("a", 1): ONCE, ("b", 0): TINY, ("a", 2): ONCE}
-    found = family(few, jobs, seeds=(0, 1))
-    assert ("a" in found, "b" in found) == (True, False)
-    assert found.seeds_of("a") == [0, 1]
-    assert "a" not in family(few, jobs), "its third seed is measured too, and is not there"
-    ensemble = with_sources(SINGLE_STEP, [Network(TINY, few)])
-    assert "ensemble" not in family(few, {("ensemble", 0): ensemble})
-
-
-def test_a_family_stacks_what_each_measured_seed_gives(few):
-    found = family(few, {("a", 0): ONCE, ("a", 1): ONCE, ("a", 5): ONCE}, seeds=(0, 1))
-    outcomes = found.outcomes("a", lambda seed: torch.tensor([seed == 0, True]))
-    assert (outcomes.seeds, outcomes.values.tolist()) == ((0, 1), [[True, True], [False, True]])
-    assert found["a", 5].seed == 5, "others may attack or help to train"
 
 
 def test_outcomes_at_hand_need_no_network(few, monkeypatch, cache):

@@ -456,6 +456,7 @@ def new(name: str) -> list[Path]:
     for path, skeleton in made.items():
         text = Path(__file__).with_name(skeleton).read_text()
         path.write_text(text.replace("KEY", name.upper()).replace("NAME", name))
-    last = f"      - file: book/{[chapter for chapter in chapters() if chapter != name][-1]}\n"
+    others = [chapter for chapter in chapters() if chapter != name]
+    last = f"      - file: book/{([chapter for chapter in others if has_claims(chapter)] or others)[-1]}\n"
     toc.write_text(toc.read_text().replace(last, f"{last}      - file: book/{name}\n"))
     return [*made, toc]

@@ -23,9 +23,8 @@ class EnsembleAdversarial:
     """
 
     eps: float
-    sources: tuple[
-        nn.Module, ...
-    ] = ()  # a recipe may hold artifacts, which training replaces by their networks
+    sources: tuple[nn.Module, ...] = ()
+    """In a recipe they may be artifacts, which training replaces by their networks."""
 
     def __post_init__(self) -> None:
         if not 0 < self.eps <= 1:

@@ -9,7 +9,9 @@ from torch import nn
 
 from robustutils import training
 from robustutils.artifacts import Artifact
-from robustutils.objectives import Clean, RampedAdversarial
+from robustutils.attacks import RFGSM
+from robustutils.objectives import Adversarial, Clean, RampedAdversarial
+from robustutils.papers.ensemble.family import Family
 from robustutils.papers.ensemble.objectives import EnsembleAdversarial
 from robustutils.recipes import Recipe
 
@@ -59,3 +61,42 @@ RECIPES = {
         dtype=torch.bfloat16,
     ),
 }
+
+OF_ARCHITECTURE = {"A": "eat_a", "B": "eat_b", "B*": "eat_b_star", "C": "eat_c", "D": "eat_d"}
+"""Recipes by the paper's names of their architectures."""
+STATIC = {"A": "ACD", "B": "BCD", "C": "ACD", "D": "ACD"}
+"""The architectures of the three static sources of ens3, by that of the model (EAT, section 4.2 and Table 8)."""
+
+
+def by_name(name: str, seed: int, settings: Any, networks: Family) -> Recipe:
+    """How a model is trained, by the name it has in the paper's tables.
+
+    Args:
+        name: such as C, C_adv, C_adv-ens, C_adv-ens3, C_adv-input-dropout, C_adv, epoch 2, R+FGSM (A, trained on these
+            examples) or Madry net.
+        settings: what a run sets: ``epsilon``, ``dtype``, ``n_train``, ``epochs``, and ``epochs_adv``, ``epochs_rfgsm`` and
+            ``epochs_madry``.
+        seed, networks: static sources are standard models of another seed among these.
+    """
+    eps, dtype = settings.epsilon, settings.dtype
+    if name == "R+FGSM":
+        random_step = Adversarial(attack=RFGSM(eps=eps, dtype=dtype))
+        return RECIPES["eat_a"].replace(objective=random_step, epochs=settings.epochs_rfgsm, dtype=dtype)
+    if name == "Madry net":
+        madry = RECIPES["madry_mnist_fast"]
+        objective: Any = madry.objective
+        near = dataclasses.replace(objective, eps=eps, step_size=eps / 2, dtype=dtype)
+        size = min(madry.batch_size, settings.n_train)
+        return madry.replace(objective=near, batch_size=size, epochs=settings.epochs_madry, dtype=dtype)
+    architecture, _, training = name.partition("_")
+    training, _, epochs = training.partition(", epoch ")
+    if not training:
+        return RECIPES[OF_ARCHITECTURE[architecture]].replace(epochs=settings.epochs, dtype=dtype)
+    kind = "input_dropout_adv" if training == "adv-input-dropout" else "adv"
+    recipe = RECIPES[f"{OF_ARCHITECTURE[architecture]}_{kind}"].replace(
+        objective=EnsembleAdversarial(eps=eps), epochs=int(epochs or settings.epochs_adv), dtype=dtype
+    )
+    sources = {"adv-ens": [architecture], "adv-ens3": STATIC.get(architecture)}.get(training)
+    return (
+        with_sources(recipe, [networks[a, networks.other(seed, 2)] for a in sources]) if sources else recipe
+    )
