@@ -129,11 +129,10 @@ def change(models: Sequence[Trained], measure: str, *, strategy: str = "normal")
     width = float(np.ptp(errors))
     if width == 0:
         raise ValueError(f"all test errors are {errors[0]:g}: there is no range")
-    line = stats.linregress(errors, values)
-    half = float(stats.t.ppf(0.975, len(chosen) - 2) * line.stderr) * width
-    value = float(line.slope) * width
+    value, spread = (width * part for part in _slope(errors, values))
+    half = float(stats.t.ppf(0.975, len(chosen) - 2)) * spread
     each = {
-        seed: float(stats.linregress(errors[some], values[some]).slope) * width
+        seed: width * _slope(errors[some], values[some])[0]
         for seed, some in _complete_seeds(chosen).items()
         if len(some) > 1 and np.ptp(errors[some]) > 0
     }
@@ -155,17 +154,17 @@ def multiplier(
     they should), with as many degrees of freedom as networks exceed these cells.
 
     Returns:
-        The multiplier; or why there is none, where no test error is reached by both, there is one seed, or more than one
-        resample in twenty has none.
+        The multiplier; or why there is none, where a strategy has one size, no test error is reached by both, there is one
+        seed, or more than one resample in twenty has none.
 
     Raises:
-        ValueError: a strategy with fewer than two sizes, or two networks of one strategy, size and seed.
+        ValueError: a strategy without networks, or two of one strategy, size and seed.
     """
     both = [_of(models, name) for name in (strategy, reference)]
     curves = [_errors_by_size(part) for part in both]
     for name, curve in zip((strategy, reference), curves, strict=True):
         if len(curve) < 2:
-            raise ValueError(f"strategy {name!r} has networks of the sizes {list(curve)}: at least two")
+            return f"strategy {name!r} has networks of the sizes {list(curve)}: at least two"
     means = [{n: float(errors.mean()) for n, errors in curve.items()} for curve in curves]
     value = _ratio(*means)
     if value is None:
@@ -316,6 +315,14 @@ def _complete_seeds(models: Sequence[Trained]) -> dict[int, list[int]]:
 def _errors_by_size(models: Sequence[Trained]) -> dict[int, np.ndarray]:
     sizes = sorted({model.n for model in models})
     return {n: np.array([model.test_error for model in models if model.n == n]) for n in sizes}
+
+
+def _slope(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
+    """Least-squares slope of y on x, which differ, and its standard error: 0 for two points or equal y, unlike scipy's."""
+    x, y = x - x.mean(), y - y.mean()
+    slope = (x @ y) / (x @ x)
+    residual = y - slope * x
+    return float(slope), math.sqrt(residual @ residual / max(len(x) - 2, 1) / (x @ x))
 
 
 def _correlations(errors: np.ndarray, values: np.ndarray) -> np.ndarray:

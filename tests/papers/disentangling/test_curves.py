@@ -148,7 +148,7 @@ def test_known_slopes_are_equivalent_or_not(slope, equivalent):
 
 def test_noise_without_a_slope_leaves_a_wide_interval_and_a_ceiling_none():
     low, high = change(networks(falling, lambda error: 50, noise=30), "success").ci95
-    assert high - low > 40
+    assert high - low > 20, "it could lie within no margin of ten points"
     ceiling = change(networks(falling, lambda error: 100), "success")
     assert (ceiling.value, ceiling.ci95) == (0, (0, 0))
 
@@ -165,8 +165,8 @@ def test_only_the_strategy_that_is_asked_for_counts():
 
 @pytest.fixture
 def few(monkeypatch):
-    """Fifty resamples."""
-    monkeypatch.setattr(curves, "RESAMPLES", 50)
+    """Thirty resamples."""
+    monkeypatch.setattr(curves, "RESAMPLES", 30)
 
 
 @pytest.mark.parametrize("factor", [0.5, 1.0, 2.0, 3.0])
@@ -209,6 +209,7 @@ def test_curves_that_do_not_overlap_have_no_multiplier_but_a_reason():
 def test_one_seed_gives_no_multiplier_but_a_reason():
     models = networks(falling, seeds=1) + networks(lambda n: falling(n) + 7, strategy="regular", seeds=1)
     assert "no seeds" in multiplier(models)
+    assert "'normal' has networks of the sizes [250]" in multiplier(models[:1], strategy="normal")
 
 
 def test_where_resamples_do_not_overlap_there_is_no_multiplier(few):
@@ -219,7 +220,7 @@ def test_where_resamples_do_not_overlap_there_is_no_multiplier(few):
         Trained("regular", n, s, e) for n, s, e in ((100, 0, 60), (100, 1, 60), (1000, 0, 30), (1000, 1, 46))
     ]
     found = multiplier(normal + regular)
-    assert re.fullmatch(r"the curves overlap in \d+ of 50 resamples only", found)
+    assert re.fullmatch(r"the curves overlap in \d+ of 30 resamples only", found)
 
 
 def test_a_curve_that_rises_somewhere_is_levelled_there(few):
@@ -286,7 +287,6 @@ MODELS = networks(falling)
         (lambda: change(MODELS, "success", strategy="mixture"), "'mixture'; there are: normal"),
         (lambda: change(networks(lambda n: 9), "success"), "all test errors are 9"),
         (lambda: multiplier(MODELS), "no network of strategy 'regular'"),
-        (lambda: multiplier(MODELS[:3], strategy="normal"), "'normal' has networks of the sizes [250]"),
         (lambda: gap(MODELS + networks(falling, strategy="regular", sizes=(300,)), 9), "no size and seed in common"),
         (lambda: gap(MODELS, 0, strategy="normal"), "n_test=0"),
         (
