@@ -91,15 +91,23 @@ import functools
 import torch
 from IPython.display import display
 from myst_nb import glue
+
+from robustutils import data, evaluation, figures, models, networks, sanity
+from robustutils.artifacts import Absent, kept
+from robustutils.book.study import source
+from robustutils.outcomes import Outcomes
 from robustutils.papers.disentangling import attempts as trying
-from robustutils import data, evaluation, figures, models, networks
-from robustutils.papers.disentangling import recipes, curves, fonts, projection
-from robustutils import sanity
-from robustutils.papers.disentangling import sliders, vae_gan
-from robustutils.artifacts import kept
+from robustutils.papers.disentangling import (
+    curves,
+    fonts,
+    projection,
+    recipes,
+    sliders,
+    strategies,
+    vae_gan,
+)
 from robustutils.papers.disentangling.curves import Band, Trained
 from robustutils.papers.disentangling.latent import Ascent, CarliniAscent, InPixels
-from robustutils.outcomes import Measurement, Outcomes
 from robustutils.tables import plain
 
 study = Study.begin("disentangling", globals())
@@ -121,6 +129,17 @@ study.criteria("DIS-F5b", "DIS-F6")
 # FONTS draws the letters A to J of many fonts under six random parameters $\theta$: shift, shear, scale and rotation. The
 # decoder is known and differentiable, a bilinear look-up in the prototype, so that the manifold of a letter and its font is
 # all that $\theta$ reaches. The training images come font by font: 250 of them show 25 fonts.
+#
+# A pixel at $u \in [-1, 1]^2$ of the image is looked up in the prototype at $A_\theta\,(u, 1)$, where with scale $s$, turn
+# $\varphi$, shears $a$ and shifts $t$
+#
+# $$A_\theta = \begin{pmatrix} s(\cos\varphi - a_x\sin\varphi) & s(a_x\cos\varphi - \sin\varphi) & t_x \\
+#   s(a_y\cos\varphi + \sin\varphi) & s(\cos\varphi - a_y\sin\varphi) & t_y \end{pmatrix}.$$
+#
+# The library's own code of this matrix, and of the decoder that looks up:
+
+# %%
+display(source(fonts.affine_matrices), source(fonts.render))
 
 # %%
 SIZES = [int(n) for n in run.sizes]
@@ -166,11 +185,8 @@ def gan(name, label):
     return networks.Network(chosen, images, seed=run.seed, device=run.device)
 
 
-gans = {
-    name: {label: gan(name, label) for label in range(10)}
-    for name in run.dataset
-    if name != "fonts"
-}
+learned = [name for name in run.dataset if name != "fonts"]
+gans = {name: {label: gan(name, label) for label in range(10)} for name in learned}
 networks.join(each for of_set in gans.values() for each in of_set.values())
 quality = {
     (name, label): vae_gan.gate(each, tests[name].images[tests[name].labels == label])
@@ -191,9 +207,7 @@ lines = []
 for (name, label), found in quality.items():
     measured = (f"{found.error:.2f}", f"{found.within:.0%}", f"{found.spread:.2f}")
     lines.append((NAMES[name], tests[name].classes[label], f"{found.l2:.1f}", *measured))
-header = (
-    "data, class, reconstruction error (l2), as a share of the mean image's, codes within, spread"
-)
+header = "data, class, reconstruction error (l2), share of the mean image's, codes within, spread"
 plain(header, lines)
 
 # %% mystnb={"figure": {"name": "dis-gans", "caption": "The learned manifolds: test images, their reconstructions, images decoded from random codes, and the way from one reconstruction to another."}, "image": {"alt": "Four rows of small images for each data set."}}
@@ -204,7 +218,7 @@ for name in gans:
     random = vae_gan.prior(10, torch.Generator().manual_seed(run.seed))
     often = test.labels.mode().values
     pair = (test.labels == often).nonzero().squeeze(1)[[0, -1]]
-    way = vae_gan.interpolation(*test.codes[pair], 10)
+    way = torch.lerp(*test.codes[pair], torch.linspace(0, 1, 10)[:, None])
     with torch.no_grad():
         rows[f"{NAMES[name]}\nimage"] = test.dataset.images
         rows["reconstructed"] = made(test.codes, test.labels)
@@ -220,8 +234,15 @@ figures.gallery(rows)
 #
 # $$\max_{\|\zeta\|_\infty \le \eta} \mathcal L(f(\mathrm{dec}(z + \zeta)), y).$$
 #
-# What differs is the decoder. In the regular attack the code is the image itself, on the manifold it is $\theta$ or what
-# the encoder gives, and for adversarial transformations of any image it is six affine parameters about the identity.
+# What differs is the decoder. In the code of this loop `w` are the codes $z + \zeta$, and an example leaves the batch at its
+# first other answer: `keep` is "best" in training alone, where all steps are made.
+
+# %%
+source(Ascent.climb)
+
+# %% [markdown]
+# In the regular attack the code is the image itself, on the manifold it is $\theta$ or what the encoder gives, and for
+# adversarial transformations of any image it is six affine parameters about the identity.
 
 # %%
 attack = Ascent(eps=run.epsilon, steps=run.steps, learning_rate=0.005)
@@ -237,8 +258,19 @@ def where(name, kind):
 #
 # *Normal* training takes images as they are. *Regular* and *on-manifold* adversarial training replace half of each batch by
 # examples found by the ascent. Without a known manifold, *adversarial transformations* search only over $\theta$ about the
-# identity, and *random transformations* draw it. The network has three convolutions and two dense layers; each strategy is
-# trained on the first $N$ images, from several seeds.
+# identity, and *random transformations* draw it: with $z$ the codes of half of the batch
+#
+# $$\min_w \mathbb E\Bigl[\max_{\|\zeta\|_\infty \le \eta} \mathcal L(f_w(\mathrm{dec}(z + \zeta)), y)\Bigr].$$
+#
+# On the manifold the codes are those of the data; in adversarial transformations each image is a prototype of its own.
+
+# %%
+display(source(strategies.OnManifoldAdversarial.examples))
+source(strategies.TransformationAdversarial.__call__)
+
+# %% [markdown]
+# The network has three convolutions and two dense layers; each strategy is trained on the first $N$ images, from several
+# seeds.
 
 # %%
 LABELS = {"on_manifold": "on-manifold", "learned": "on learned manifold"}
@@ -246,27 +278,18 @@ LABELS |= {"transformation_adversarial": "adversarial transformations"}
 LABELS |= {"transformation_augmentation": "random transformations", "trades": "TRADES"}
 RANGES = {"fonts": "hard", "mnist": "digits", "fashion_mnist": "digits"}
 MAPS = ("transformation_adversarial", "transformation_augmentation")
-STRATEGIES = {
-    name: ("normal", "regular", "on_manifold" if name == "fonts" else "learned", *MAPS)
-    for name in NAMES
-}
+STRATEGIES = dict.fromkeys(NAMES, ("normal", "regular", "learned", *MAPS))
+STRATEGIES["fonts"] = ("normal", "regular", "on_manifold", *MAPS)
 
 
 def recipe(name, strategy, images):
-    """A strategy of the paper on some training images."""
+    """A strategy of the paper on some training images, or one of ours."""
     steps = run.train_steps if len(images) <= 1000 else run.train_steps_large
-    known, ranges = coded(name, images), RANGES[name]
-    made = {
-        "normal": recipes.normal,
-        "regular": lambda: recipes.regular(steps),
-        "on_manifold": lambda: recipes.on_manifold(known, steps),
-        "learned": lambda: recipes.on_manifold(known, steps, independent=True),
-        "transformation_adversarial": lambda: recipes.transformation_adversarial(ranges, steps),
-        "transformation_augmentation": lambda: recipes.transformation_augmentation(ranges),
-        "mixture": lambda: recipes.mixture(known, steps),
-        "trades": lambda: recipes.trades(steps),
-    }
-    return made[strategy]().replace(epochs=run.epochs)
+    known, learned = coded(name, images), name != "fonts"
+    of_paper = recipes.strategies(known, RANGES[name], steps, independent=learned)
+    ours = {"mixture": recipes.mixture(known, steps), "trades": recipes.trades(steps)}
+    made = of_paper | ours | {"learned": of_paper["on_manifold"]}
+    return made[strategy].replace(epochs=run.epochs)
 
 
 # %%
@@ -293,39 +316,49 @@ def trained(name, strategy, n, seed, images=None, **other):
 
 
 # %% tags=["hide-input"]
-nets = {
+def at_hand(of):
+    """Networks that train together; in profile `check`, which trains nothing, those that are published."""
+    there = {key: net for key, net in of.items() if run.profile != "check" or net.is_there()}
+    networks.join(there.values())
+    return networks.Networks(there)
+
+
+of_run = {
     (name, strategy, n, seed): trained(name, strategy, n, seed)
     for name in run.dataset
     for strategy in STRATEGIES[name]
     for n in sizes_of(name)
     for seed in seeds(name, n)
 }
-if "fonts" in run.dataset:
-    for n in (n for n in SIZES if n <= 4000):
-        for seed in seeds("fonts", n)[:3]:
-            nets["fonts", "trades", n, seed] = trained("fonts", "trades", n, seed)
-    for n in (n for n in SIZES if n <= 1000):
-        for seed in seeds("fonts", n):
-            if n == 1000:
-                nets["fonts", "mixture", n, seed] = trained("fonts", "mixture", n, seed)
+for n in SIZES if "fonts" in run.dataset else ():
+    for place, seed in enumerate(seeds("fonts", n)):
+        if n <= 4000 and place < 3:
+            of_run["fonts", "trades", n, seed] = trained("fonts", "trades", n, seed)
+        if n == 1000:
+            of_run["fonts", "mixture", n, seed] = trained("fonts", "mixture", n, seed)
+        if n <= 1000:
             some = fonts.random_subset(pools["fonts"].prototypes, n, seed)
-            nets["fonts", "random subset", n, seed] = trained("fonts", "normal", n, seed, some)
-if run.profile == "check":
-    nets = {key: net for key, net in nets.items() if net.is_there()}
-networks.join(nets.values())
+            of_run["fonts", "random subset", n, seed] = trained("fonts", "normal", n, seed, some)
+nets = at_hand(of_run)
 
 
 # %%
 def group(name, strategy, n):
-    """The networks that differ in their seed alone."""
-    return [key for key in nets if key[:3] == (name, strategy, n)]
+    """The networks that differ in their seed alone: those of the run, and if there is none the one that it lacks."""
+    every = [(name, strategy, n, seed) for seed in seeds(name, n)]
+    return [key for key in every if key in nets] or every[:1]
+
+
+def sizes_with(name, strategy):
+    """The numbers of training images at which a strategy has networks."""
+    return [n for n in SIZES if group(name, strategy, n)[0] in nets]
 
 
 def right(key, of=nets):
     """Which test images a network gets right."""
-    name = key[0]
+    net, name = of[key], key[0]
     whole = tests[name] if name == "fonts" else InPixels(tests[name])
-    return kept(trying.correct_points, of[key], whole)
+    return kept(trying.correct_points, net, whole)
 
 
 def error(key, of=nets):
@@ -333,22 +366,17 @@ def error(key, of=nets):
     return 100 - 100 * right(key, of).double().mean().item()
 
 
-def points_on(name):
-    """How many test images are attacked."""
-    return run.n_attacked if name == "fonts" else run.n_attacked_learned
-
-
+# %%
 def found(key, kind, attack=attack, tries=run.attempts, of=nets, what=trying.attempts):
     """What an attack finds on the attacked test images, several times each."""
-    data = where(key[0], kind)
-    return kept(what, of[key], attack, data, points=points_on(key[0]), tries=tries)
+    net, name = of[key], key[0]
+    points = run.n_attacked if name == "fonts" else run.n_attacked_learned
+    return kept(what, net, attack, where(name, kind), points=points, tries=tries)
 
 
 def cell(dataset, strategy, n, quantity):
     """Test error, success or steps to success of a strategy at one size, seed by seed."""
     keys = group(dataset, strategy, n)
-    if not keys:
-        return None
     each = [key[3] for key in keys]
     if quantity == "test error":
         return Outcomes(torch.stack([~right(key) for key in keys]), each, dataset=dataset)
@@ -365,24 +393,35 @@ def cell(dataset, strategy, n, quantity):
 # training on regular examples, which no test image resembles, must not.
 
 
-# %% tags=["hide-input"]
+# %%
 def test_error(dataset, quantity, **at):
     """As :func:`cell`, and the gain of on-manifold training at 1,000 images minus that at 10,000."""
-    if quantity != "gain":
-        return cell(dataset, quantity=quantity, **at)
-    if not (group(dataset, "on_manifold", 1000) and group(dataset, "on_manifold", 10000)):
-        return None
-    gaps = curves.gap(compared(dataset), len(tests[dataset]), strategy="on_manifold")
-    return curves.apart(gaps[10000], gaps[1000])
+    if quantity == "gain":
+        return curves.apart(*(gap(dataset, "on_manifold", n) for n in (10_000, 1000)))
+    return cell(dataset, quantity=quantity, **at)
 
 
-def compared(name, measures=(), strategies=None):
-    """The networks of a data set with their test errors and some measures, functions of the key by name."""
+def gap(name, strategy, n):
+    """The test error of a strategy minus that of normal training at one size."""
+    both = compared([*group(name, "normal", n), *group(name, strategy, n)])
+    return curves.gap(both, len(tests[name]), strategy=strategy)[n]
+
+
+def compared(keys, of=nets, **measures):
+    """Networks with their test errors and some measures, functions of the key by name."""
     return [
-        Trained(*key[1:], error(key), {what: of(key) for what, of in dict(measures).items()})
-        for key in nets
-        if key[0] == name and key[1] in (strategies or STRATEGIES[name])
+        Trained(
+            *key[1:], error(key, of), {name: measure(key) for name, measure in measures.items()}
+        )
+        for key in keys
     ]
+
+
+def enough(chosen):
+    """Networks for a correlation, a line or a curve: a run may have too few of them."""
+    if len(chosen) < 4:
+        raise Absent(f"{len(chosen)} networks")
+    return chosen
 
 
 study.measure("DIS-F5t", by=test_error)
@@ -394,8 +433,8 @@ def over_sizes(name, strategies, quantity):
     """Curves of a quantity over the number of training images."""
     lines = {}
     for strategy in strategies:
-        points = [cell(name, strategy, n, quantity) for n in SIZES if group(name, strategy, n)]
-        if points:
+        if sizes := sizes_with(name, strategy):
+            points = [cell(name, strategy, n, quantity) for n in sizes]
             bands = [Band.of(part.measured().per_seed) for part in points]
             lines[LABELS.get(strategy, strategy)] = bands
     return lines
@@ -424,36 +463,34 @@ def sizes_found(key, kind):
     return each["size"][(each["size"] > 0) & each["valid"]].clamp_max(run.epsilon)
 
 
-def mean_size(key, kind):
-    return sizes_found(key, kind).mean().item()
+def of_strategies(name, *chosen):
+    """The networks of some strategies on a data set, of all sizes and seeds."""
+    return [key for key in nets if key[0] == name and key[1] in chosen]
 
 
 @functools.cache
 def measured(name):
     """The networks of the paper's strategies with what attacks find on them."""
-    kinds = ("on-manifold", "regular")
-    measures = {f"{kind} success": functools.partial(share, kind=kind) for kind in kinds}
-    if name != "fashion_mnist":
-        measures |= {f"smallest {kind}": functools.partial(mean_size, kind=kind) for kind in kinds}
-    return compared(name, measures)
+    measures = {}
+    for kind in ("on-manifold", "regular"):
+        measures[f"{kind} success"] = functools.partial(share, kind=kind)
+        if name != "fashion_mnist":
+            measures[f"smallest {kind}"] = lambda key, kind=kind: (
+                sizes_found(key, kind).mean().item()
+            )
+    return compared(of_strategies(name, *STRATEGIES[name]), **measures)
 
 
 # %%
 def related(name, measure, strategy=None):
     """A rank correlation with the test error."""
     chosen = [one for one in measured(name) if strategy in (None, one.strategy)]
-    if len(chosen) < 4:
-        return "fewer than four networks"
-    return curves.correlation(chosen, measure)
+    return curves.correlation(enough(chosen), measure)
 
 
 def follows(dataset, quantity):
-    if dataset not in run.dataset and quantity != "weaker":
-        return None
     if quantity == "correlation":
         return related(dataset, "on-manifold success")
-    if not {"fonts", "fashion_mnist"} <= set(run.dataset):
-        return "needs FONTS and Fashion-MNIST"
     return related("fashion_mnist", "on-manifold success") - related("fonts", "on-manifold success")
 
 
@@ -490,15 +527,13 @@ figures.scatter(panels, xlabel="test error (%)", ylabel="success (%)")
 # %%
 def median_size(name):
     """The median of the smallest regular perturbations of all normally trained networks."""
-    each = [sizes_found(key, "regular") for key in nets if key[:2] == (name, "normal")]
+    each = [sizes_found(key, "regular") for key in of_strategies(name, "normal")]
     return torch.cat(each).median().item()
 
 
 def changes(dataset, strategy, quantity, radius):
     """By how much the regular success of normal training changes over the range of test errors."""
-    chosen = [key for key in nets if key[:2] == (dataset, strategy)]
-    if len(chosen) < 4:
-        return "fewer than four networks"
+    chosen = enough(of_strategies(dataset, strategy))
     small = median_size(dataset) if radius == "small eps" else None
 
     def at_radius(key):
@@ -506,7 +541,7 @@ def changes(dataset, strategy, quantity, radius):
             return share(key, "regular")
         return 100 * (sizes_found(key, "regular") <= small).double().mean().item()
 
-    return curves.change(compared(dataset, {"success": at_radius}, [strategy]), "success")
+    return curves.change(compared(chosen, success=at_radius), "success", strategy=strategy)
 
 
 def independent(quantity, **at):
@@ -523,8 +558,6 @@ study.table("DIS-F6")
 # %%
 def smallest(dataset, kind, quantity):
     """Regular perturbations of normal training alone: adversarial training is made to enlarge them."""
-    if dataset not in run.dataset:
-        return None
     return related(dataset, f"smallest {kind}", "normal" if kind == "regular" else None)
 
 
@@ -534,19 +567,17 @@ study.table("DIS-X1", "DIS-X2")
 
 # %% tags=["hide-input", "hide-output"]
 lines = []
-for name in run.dataset:
-    for strategy in STRATEGIES[name]:
-        for n in (n for n in SIZES if group(name, strategy, n)):
-            cells = [cell(name, strategy, n, "test error").share]
-            each = [key[3] for key in group(name, strategy, n)]
-            for kind in ("on-manifold", "regular"):
-                attacked = [found(key, kind) for key in group(name, strategy, n)]
-                counted = [{}, {"worst": True}] + [{"as_coded": True}] * (kind == "on-manifold")
-                cells += [
-                    float(trying.success(attacked, each, **how).per_seed.mean()) for how in counted
-                ]
-            label = f"{NAMES[name]}, {n:,}, {LABELS.get(strategy, strategy)}"
-            lines.append((label, len(each), *cells))
+for name, strategy in ((key, each) for key in run.dataset for each in STRATEGIES[key]):
+    for n in sizes_with(name, strategy):
+        keys = group(name, strategy, n)
+        cells, each = [cell(name, strategy, n, "test error").share], [key[3] for key in keys]
+        for kind in ("on-manifold", "regular"):
+            attacked = [found(key, kind) for key in keys]
+            counted = [{}, {"worst": True}] + [{"as_coded": True}] * (kind == "on-manifold")
+            cells += [
+                float(trying.success(attacked, each, **how).per_seed.mean()) for how in counted
+            ]
+        lines.append((f"{NAMES[name]}, {n:,}, {LABELS.get(strategy, strategy)}", len(each), *cells))
 header = "data, images, strategy; networks; test error; on-manifold success; worst of the attempts"
 header += "; as the code counts; regular success; worst of the attempts"
 plain(header.split("; "), lines)
@@ -558,21 +589,12 @@ plain(header.split("; "), lines)
 # test error is reached by normal training with less, on harder tasks with much less, and falls as data grow.
 
 
-# %% tags=["hide-input"]
+# %%
 def costs(dataset, quantity, n=None):
-    if dataset not in run.dataset:
-        return None
+    """Data that adversarial training needs over that of normal training, or its gap minus that on MNIST."""
     if quantity == "multiplier":
-        chosen = compared(dataset, strategies=["normal", "regular"])
-        by_seeds = sorted({one.seed for one in chosen})
-        needed = curves.multiplier(chosen)
-        if needed.value is None or needed.ci95 is None:
-            return needed.reason
-        return Measurement(needed.value, needed.ci95, len(chosen), by_seeds[:1], note=needed.reason)
-    if "mnist" not in run.dataset or not group(dataset, "regular", n):
-        return "needs MNIST beside it"
-    one, other = (curves.gap(compared(name), len(tests[name]))[n] for name in (dataset, "mnist"))
-    return curves.apart(one, other)
+        return curves.multiplier(enough(compared(of_strategies(dataset, "normal", "regular"))))
+    return curves.apart(gap(dataset, "regular", n), gap("mnist", "regular", n))
 
 
 study.measure("DIS-X3", "DIS-X4", by=costs)
@@ -588,30 +610,36 @@ study.table("DIS-X3", "DIS-X4", "DIS-H", "DIS-F7b")
 # any few directions among 784. What counts is the difference to noise of the same length.
 
 
+# %% [markdown]
+# The search on FONTS is gradient descent from the $\theta$ of the clean image, $\min_\theta \|\tilde x -
+# \mathrm{dec}(\theta)\|_2$.
+
 # %%
+source(projection.nearest_theta)
+
+# %% [markdown]
+# Elsewhere the nearest point is known in closed form: with the neighbours minus $x$ as the rows of $B$ it is
+# $x + B^\top (B B^\top)^{+} B\,(\tilde x - x)$.
+
+# %%
+source(projection.onto_span)
+
+
+# %%
+@functools.cache
 def projected(name, kind):
     """Distances of the examples of one normally trained network, and for regular ones those of controls."""
-    key = most_data(name)
+    net = nets[most_data(name)]
     black = projection.black_pixels(pools[name].first(min(10_000, len(pools[name]))).images)
     truth = tests[name] if name == "fonts" else pools[name]
     how = {"points": run.n_projected, "tries": 2 if kind == "regular" else run.attempts}
     how["with_controls"] = kind == "regular"
-    return kept(projection.distances, nets[key], attack, where(name, kind), truth, black, **how)
-
-
-lying = {
-    (name, kind): projected(name, kind)
-    for name in run.dataset
-    if most_data(name) in nets
-    for kind in ("regular", "on-manifold")
-}
+    return kept(projection.distances, net, attack, where(name, kind), truth, black, **how)
 
 
 def lies(dataset, kind, quantity, control=None):
-    if (dataset, "regular") not in lying:
-        return None
     part = "noise " if kind == "noise" else ""
-    numbers = lying[dataset, "on-manifold" if kind == "on-manifold" else "regular"]
+    numbers = projected(dataset, "on-manifold" if kind == "on-manifold" else "regular")
     return projection.outcomes(numbers[f"{part}{quantity}"], numbers["place"], dataset=dataset)
 
 
@@ -619,33 +647,35 @@ study.measure("DIS-F3", "DIS-F2", "DIS-X5", by=lies)
 study.table("DIS-F3", "DIS-F2", "DIS-X5")
 
 # %% mystnb={"figure": {"name": "dis-distances", "caption": "Distance to the manifold of regular examples, of noise of the same length, and of on-manifold examples. Rendered letters themselves are at 0; on-manifold letters further off are those whose projection ended elsewhere."}, "image": {"alt": "Histograms of distances; those of on-manifold examples lie left of the others."}}
+looked_at = [name for name in run.dataset if most_data(name) in nets]
 panels = {}
-for name in (name for name, kind in lying if kind == "regular"):
-    numbers = lying[name, "regular"]
+for name in looked_at:
+    numbers = projected(name, "regular")
     panels[NAMES[name]] = {
         "regular": numbers["distance"].numpy(),
         "noise": numbers["noise distance"].numpy(),
-        "on-manifold": lying[name, "on-manifold"]["distance"].numpy(),
+        "on-manifold": projected(name, "on-manifold")["distance"].numpy(),
     }
 figures.histograms(panels, xlabel="l2 distance to the manifold", ylabel="examples")
 
 # %% tags=["hide-input"]
 lines = []
-for (name, kind), numbers in lying.items():
+for name, kind in ((key, each) for key in looked_at for each in ("regular", "on-manifold")):
+    numbers = projected(name, kind)
     for part in ("", "noise ", "held-out "):
         if f"{part}ratio" in numbers:
             means = [numbers[part + q].mean().item() for q in ("length", "distance")]
             shares = [f"{numbers[part + q].mean():.2f}" for q in ("ratio", "cosine")]
             label = f"{NAMES[name]}, {part.strip() or kind}"
             lines.append((label, len(numbers["place"]), *means, *shares))
-plain(
-    "examples, number, length of the change, distance to the manifold, ratio, cosine to the residual",
-    lines,
+header = (
+    "examples, number, length of the change, distance to the manifold, ratio, cosine to residual"
 )
+plain(header, lines)
 
 # %% tags=["hide-input"]
 rows, notes = {}, {}
-if most_data("fonts") in nets:
+if "fonts" in looked_at:
     test, net = tests["fonts"], nets[most_data("fonts")]()
     shown = {"test image": test.images[: run.n_attacked]}
     wins = torch.ones(run.n_attacked, dtype=torch.bool)
@@ -679,18 +709,15 @@ OTHER = {
 }
 
 
-def fewer(of, name):
+def fewer(name):
     """Networks of three strategies and three seeds, up to 10,000 images."""
     three = ("normal", "regular", STRATEGIES[name][2])
-    return [key for key in of if key[0] == name and key[1] in three and key[3] < run.seed + 3]
+    return [key for key in of_strategies(name, *three) if key[3] < run.seed + 3]
 
 
-def by_success(keys, of, rates):
+def by_success(keys, rates, of=nets):
     """The correlation of success with test error over some networks."""
-    if len(keys) < 4:
-        return "fewer than four networks"
-    chosen = [Trained(*key[1:], error(key, of), {"success": rates(key)}) for key in keys]
-    return curves.correlation(chosen, "success")
+    return curves.correlation(compared(enough(keys), of, success=rates), "success")
 
 
 def rate_of(attempted):
@@ -698,11 +725,8 @@ def rate_of(attempted):
 
 
 def otherwise(dataset, quantity, attack):
-    if dataset not in run.dataset:
-        return None
-    return by_success(
-        fewer(nets, dataset), nets, lambda key: rate_of(found(key, "on-manifold", OTHER[attack], 1))
-    )
+    keys, other = fewer(dataset), OTHER[attack]
+    return by_success(keys, lambda key: rate_of(found(key, "on-manifold", other, 1)))
 
 
 study.measure("DIS-F8", by=otherwise)
@@ -711,28 +735,18 @@ study.measure("DIS-F8", by=otherwise)
 # %%
 def wider(dataset, network, quantity):
     """On FONTS: a multilayer perceptron, and the examples of a normal network of equal size on the others."""
-    if dataset not in run.dataset:
-        return None
+    keys = fewer(dataset)
     if network == "dis_mlp":
-        of = {
-            key: trained(*key, architecture=network)
-            for key in fewer(nets, dataset)
-            if key[2] <= 4000
-        }
-        if run.profile == "check":
-            of = {key: net for key, net in of.items() if net.is_there()}
-        networks.join(of.values())
-        return by_success(
-            list(of), of, lambda key: rate_of(found(key, "on-manifold", tries=1, of=of))
-        )
+        of = at_hand({key: trained(*key, architecture=network) for key in keys if key[2] <= 4000})
+        return by_success([*of], lambda key: rate_of(found(key, "on-manifold", tries=1, of=of)), of)
 
     def carried_over(key):
-        source, data = nets[dataset, "normal", key[2], run.seed], where(dataset, "on-manifold")
-        how = {"points": run.n_attacked, "tries": 1}
-        return rate_of(kept(trying.transferred, nets[key], source, attack, data, **how))
+        net, source = nets[key], nets[dataset, "normal", key[2], run.seed]
+        codes, how = where(dataset, "on-manifold"), {"points": run.n_attacked, "tries": 1}
+        return rate_of(kept(trying.transferred, net, source, attack, codes, **how))
 
-    others = [key for key in fewer(nets, dataset) if (key[1], key[3]) != ("normal", run.seed)]
-    return by_success(others, nets, carried_over)
+    others = [key for key in keys if (key[1], key[3]) != ("normal", run.seed)]
+    return by_success(others, carried_over)
 
 
 study.measure("DIS-S", by=wider)
@@ -746,20 +760,15 @@ study.table("DIS-F8", "DIS-S")
 
 # %% mystnb={"figure": {"name": "dis-trades", "caption": "Test error and success on FONTS: normal, regular adversarial and TRADES training, and normal training on images drawn at random from all fonts."}, "image": {"alt": "Three panels with curves over the number of training images."}}
 shown = ("normal", "regular", "trades", "random subset") if "fonts" in run.dataset else ()
-panels = {
-    q: over_sizes("fonts", shown, q)
-    for q in ("test error", "on-manifold success", "regular success")
-}
-figures.lines(
-    SIZES, panels if shown else {}, xlabel="training images", ylabel="images (%)", log=True
-)
+quantities = ("test error", "on-manifold success", "regular success") if shown else ()
+panels = {quantity: over_sizes("fonts", shown, quantity) for quantity in quantities}
+figures.lines(SIZES, panels, xlabel="training images", ylabel="images (%)", log=True)
 
 # %% tags=["hide-input"]
 lines = []
 for strategy in shown:
-    keys = [key for key in nets if key[:2] == ("fonts", strategy)]
-    if len(keys) >= 4:
-        rho = by_success(keys, nets, lambda key: share(key, "on-manifold"))
+    if len(keys := of_strategies("fonts", strategy)) >= 4:
+        rho = by_success(keys, lambda key: share(key, "on-manifold"))
         ends = " to ".join(f"{end:.2f}" for end in rho.ci95)
         lines.append((LABELS.get(strategy, strategy), len(keys), f"{rho.value:.2f}", ends))
 plain("training, networks, correlation of on-manifold success and test error, 95% interval", lines)
@@ -780,9 +789,7 @@ plain("training, networks, correlation of on-manifold success and test error, 95
 def path(net, test, place, frames=21):
     """Images from a test image to its on-manifold example, and what the network says of each."""
     made = trying.examples(net, attack, test, points=place + 1, tries=1)["codes"][place, 0]
-    way = torch.stack(
-        [torch.lerp(test.codes[place], made, t) for t in torch.linspace(0, 1, frames)]
-    )
+    way = torch.lerp(test.codes[place], made, torch.linspace(0, 1, frames)[:, None])
     bases = test.bases(torch.full((frames,), place))
     with torch.no_grad():
         images = test.manifold.decode(way, bases)
@@ -862,11 +869,10 @@ if rows:
 
 # %% tags=["hide-input"]
 if run.model:
-    mine = models.load(run.model, run.weights).to(run.device)
-    lines = []
-    for kind in ("regular", "on-manifold"):
-        attempted = trying.attempts(mine, attack, where(first, kind), points=points_on(first))
-        lines.append((run.model, NAMES[first], kind, rate_of(attempted)))
+    mine = {(first,): models.load(run.model, run.weights).to(run.device)}
+    kinds = ("regular", "on-manifold")
+    rates = {kind: rate_of(found((first,), kind, tries=5, of=mine)) for kind in kinds}
+    lines = [(run.model, NAMES[first], kind, rate) for kind, rate in rates.items()]
     display(plain("model, data, attack, success", lines))
 
 # %% [markdown]

@@ -5,7 +5,8 @@ An attack is a frozen dataclass of hyperparameters and a callable ``attack(model
 int64 labels [N]; ``x_adv`` is like ``x``. A model is attacked in evaluation mode and gets its mode back. Without a
 generator an attack draws from its own seed, so a call repeats itself exactly.
 
-All gradient attacks are one loop, :func:`ascend`, over a threat set of :mod:`robustutils.threats`.
+The gradient attacks here are one loop, :func:`ascend`, over a threat set of :mod:`robustutils.threats`. Ascents over
+codes and Carlini and Wagner's searches have loops of their own, in the folders of their papers.
 """
 
 import math

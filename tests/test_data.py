@@ -654,7 +654,7 @@ REAL = {
         [int(count) for count in GTSRB_HALF_TEST.split()],
         "75a545a39a60",
     ),
-    ("fonts", "train"): (960_000, [0, 1, 2, 3, 4], None, None, [96_000] * 10, "e5aabf0e4423"),
+    ("fonts", "train"): (40_000, [0, 1, 2, 3, 4], None, None, [4000] * 10, "d6df8b06031b"),
     ("fonts", "test"): (40_000, [0, 1, 2, 3, 4], None, None, [4000] * 10, "35987f815611"),
 }
 

@@ -13,6 +13,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -305,7 +306,11 @@ def measurements() -> dict[str, Callable[[], Tensor]]:
     train = data.load("digits").first(60)
     grid = alignment.Grid(rotations=(-10, 10), shears=(0.1,), scales=(0.75, 1), shift=2)
     x, y = digits.images, digits.labels
-    maps, few = latent.Transformed(digits), letters().first(10)
+    few = letters().first(10)
+    maps = SimpleNamespace(
+        manifold=fonts.Affine("digits"), codes=torch.tensor(fonts.IDENTITY).expand(30, -1), labels=digits.labels,
+        bases=lambda rows: digits.images[rows],
+    )  # fmt: skip
     ascent = latent.Ascent(steps=10)
     shifted = few.images.roll(1, -1)
     low, high = (x - 0.05).clamp(0, 1), (x + 0.05).clamp(0, 1)

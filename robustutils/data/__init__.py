@@ -63,8 +63,8 @@ def load(
         download: fetch the set first where it is public and not there yet.
 
     Returns:
-        Images float32 [N, C, H, W] in [0, 1], labels int64 [N] and the fingerprint. Of the 960,000 training images of
-        FONTS, ``first`` or ``take`` those to hold in memory, see :class:`.fonts.FontsDataset`.
+        Images float32 [N, C, H, W] in [0, 1], labels int64 [N] and the fingerprint. Of FONTS' 960,000 training images
+        these are the first 40,000; :func:`.fonts.dataset` makes more.
 
     Raises:
         ValueError: an unknown name or split.

@@ -8,19 +8,15 @@ from torch import Tensor, nn
 
 from robustutils.attacks import evaluation_mode
 from robustutils.outcomes import Conditional
-from robustutils.papers.disentangling.latent import Ascent, CarliniAscent, Coded, Found, answers, within
+from robustutils.papers.disentangling.latent import Ascent, Coded, Found, answers, within
 from robustutils.speed import device_of
+
+BATCH = 500
+"""Points that are attacked at a time: up to rounding, it does not change what is found."""
 
 
 def examples(
-    model: nn.Module,
-    attack: Ascent | CarliniAscent,
-    data: Coded,
-    *,
-    points: int,
-    tries: int = 5,
-    seed: int = 0,
-    batch_size: int = 500,
+    model: nn.Module, attack: Ascent, data: Coded, *, points: int, tries: int = 5, seed: int = 0
 ) -> dict[str, Tensor]:
     """Codes that ``tries`` attempts find for each of the first ``points`` examples; on the CPU.
 
@@ -44,7 +40,7 @@ def examples(
     if len(left):
         rows, chances = left.repeat_interleave(tries), torch.arange(tries).repeat(len(left))
         radius = torch.full((len(rows),), attack.eps)
-        found = _searched(model, attack, data, rows, chances, radius, seed=seed, batch_size=batch_size)
+        found = _searched(model, attack, data, rows, chances, radius, seed=seed)
         made[left] = found.codes.view_as(made[left])
         success[left], steps[left] = found.success.view(-1, tries), found.steps.view(-1, tries)
     return {
@@ -57,32 +53,19 @@ def examples(
 
 
 def attempts(
-    model: nn.Module,
-    attack: Ascent | CarliniAscent,
-    data: Coded,
-    *,
-    points: int,
-    tries: int = 5,
-    seed: int = 0,
-    batch_size: int = 500,
+    model: nn.Module, attack: Ascent, data: Coded, *, points: int, tries: int = 5, seed: int = 0
 ) -> dict[str, Tensor]:
     """How often :func:`examples` succeed, without the examples: ``success``, ``correct`` and ``valid`` as there.
 
     Raises:
         ValueError: more points than examples, or no attempt.
     """
-    found = examples(model, attack, data, points=points, tries=tries, seed=seed, batch_size=batch_size)
+    found = examples(model, attack, data, points=points, tries=tries, seed=seed)
     return {name: found[name] for name in ("success", "correct", "valid")}
 
 
 def steps(
-    model: nn.Module,
-    attack: Ascent | CarliniAscent,
-    data: Coded,
-    *,
-    points: int,
-    tries: int = 5,
-    seed: int = 0,
+    model: nn.Module, attack: Ascent, data: Coded, *, points: int, tries: int = 5, seed: int = 0
 ) -> dict[str, Tensor]:
     """How soon :func:`examples` succeed: ``success`` bool and ``steps`` int16 [points, tries], -1 without success.
 
@@ -94,14 +77,7 @@ def steps(
 
 
 def smallest(
-    model: nn.Module,
-    attack: Ascent,
-    data: Coded,
-    *,
-    points: int,
-    rounds: int = 10,
-    seed: int = 0,
-    batch_size: int = 500,
+    model: nn.Module, attack: Ascent, data: Coded, *, points: int, rounds: int = 10, seed: int = 0
 ) -> dict[str, Tensor]:
     """The smallest change of codes that fools, for each of the first ``points`` examples, by bisection over the radius.
 
@@ -127,7 +103,7 @@ def smallest(
         if len(left) == 0:
             break
         first = torch.zeros_like(left)
-        found = _searched(model, attack, data, left, first, radius[left], seed=seed, batch_size=batch_size)
+        found = _searched(model, attack, data, left, first, radius[left], seed=seed)
         moved = attack.size(found.codes - codes[left])
         size[left] = torch.where(found.success, torch.minimum(moved, size[left]), size[left])
         held[left] = torch.where(found.success, held[left], radius[left])
@@ -139,7 +115,7 @@ def smallest(
 def transferred(
     model: nn.Module,
     source: nn.Module,
-    attack: Ascent | CarliniAscent,
+    attack: Ascent,
     data: Coded,
     *,
     points: int,
@@ -190,22 +166,12 @@ def _judged(model: nn.Module, data: Coded, rows: Tensor, codes: Tensor) -> Tenso
 
 
 def _searched(
-    model: nn.Module,
-    attack: Ascent | CarliniAscent,
-    data: Coded,
-    rows: Tensor,
-    tries: Tensor,
-    radius: Tensor,
-    *,
-    seed: int,
-    batch_size: int,
+    model: nn.Module, attack: Ascent, data: Coded, rows: Tensor, tries: Tensor, radius: Tensor, *, seed: int
 ) -> Found:
     """What an attack finds for some examples, each in one of its attempts and within a radius of its own; on the CPU."""
     device = device_of(model)
     parts = []
-    for places, chances, radii in zip(
-        *(part.split(batch_size) for part in (rows, tries, radius)), strict=True
-    ):
+    for places, chances, radii in zip(*(part.split(BATCH) for part in (rows, tries, radius)), strict=True):
         codes = data.codes[places]
         noise = [
             attack.noise(codes[:1].shape, _generator(seed, row, attempt))

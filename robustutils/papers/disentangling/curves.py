@@ -7,14 +7,18 @@ an attempt is no independent unit.
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import KW_ONLY, dataclass, field
+from dataclasses import dataclass, field
 
 import numpy as np
 from scipy import stats
 from scipy.interpolate import PchipInterpolator
+from sklearn.isotonic import isotonic_regression
 
 from robustutils.outcomes import Measurement
 from robustutils.statistics import Interval, independent_difference, mean_interval, wilson
+
+RESAMPLES = 1000
+"""Of the networks, in every bootstrap."""
 
 
 @dataclass(frozen=True)
@@ -87,116 +91,60 @@ class Band:
 # ---- success and test error ----
 
 
-def correlation(
-    models: Sequence[Trained], measure: str, *, rank: bool = True, resamples: int = 1000, seed: int = 0
-) -> Estimate:
-    """Correlation of a measure with the test error over networks, all strategies and sizes together (DIS, Figure 5).
+def correlation(models: Sequence[Trained], measure: str) -> Estimate:
+    """Spearman's correlation of a measure with the test error over networks, all strategies and sizes (DIS, Figure 5).
 
-    Spearman's, or with ``rank`` False Pearson's. The interval is that of the central 95% of bootstrap resamples of whole
-    networks; resamples in which one side is constant have no correlation and are left out.
+    The interval is that of the central 95% of bootstrap resamples of whole networks, at least up to the value itself;
+    resamples in which one side is constant have no correlation and are left out.
 
     Raises:
         ValueError: fewer than 4 networks, two of one strategy, size and seed, a measure that one lacks, or a constant side.
     """
-    _check_resamples(resamples)
-    errors, values = _columns(models, measure, 4)
+    errors, values = _columns(models, measure)
     for name, column in (("test errors", errors), (f"values of {measure!r}", values)):
         if np.ptp(column) == 0:
             raise ValueError(f"all {name} are {column[0]:g}: there is no correlation")
-    value = float(_correlations(errors[None], values[None], rank)[0])
-    drawn = np.random.default_rng(seed).integers(len(models), size=(resamples, len(models)))
-    found = _correlations(errors[drawn], values[drawn], rank)
+    value = float(_correlations(errors[None], values[None])[0])
+    drawn = np.random.default_rng(0).integers(len(models), size=(RESAMPLES, len(models)))
+    low, high = np.nanpercentile(_correlations(errors[drawn], values[drawn]), [2.5, 97.5])
     each = {}
     for one, chosen in _complete_seeds(models).items():
-        within = _correlations(errors[None, chosen], values[None, chosen], rank)[0]
+        within = _correlations(errors[None, chosen], values[None, chosen])[0]
         if len(chosen) >= 3 and np.isfinite(within):
             each[one] = float(within)
-    return Estimate(value, _central(found[np.isfinite(found)], value), len(models), each)
+    return Estimate(value, (min(float(low), value), max(float(high), value)), len(models), each)
 
 
-@dataclass(frozen=True)
-class Change(Estimate):
-    """By how much a measure changes over the range of test errors, and whether that is within ``margin``.
-
-    ``value`` is the slope of a straight line times ``errors``' width, ``ci90`` its 90% interval, ``p`` that of the two
-    one-sided tests, ``level`` the mean of the measure: near 0 or 100% it could not change.
-    """
-
-    _: KW_ONLY
-    margin: float
-    errors: Interval
-    ci90: Interval
-    p: float
-    level: float
-
-    @property
-    def equivalent(self) -> bool:
-        """Whether the 90% interval lies within the margin: both one-sided tests reject at 5%."""
-        return -self.margin < self.ci90[0] and self.ci90[1] < self.margin
-
-
-def change(
-    models: Sequence[Trained], measure: str, *, strategy: str = "normal", margin: float = 10.0
-) -> Change:
-    """Equivalence test of no dependence of a measure on the test error, over networks of one strategy (DIS, Figure 6).
+def change(models: Sequence[Trained], measure: str, *, strategy: str = "normal") -> Estimate:
+    """By how much a measure changes over the range of test errors, over networks of one strategy (DIS, Figure 6).
 
     Least squares over networks: slope times (highest - lowest test error), taken as fixed, Student's t with n - 2 degrees
-    of freedom. Two one-sided tests: Schuirmann (1987). The margin must be fixed before the measurements are seen.
+    of freedom. The measure does not depend on the test error where the interval lies within a margin fixed before.
 
     Raises:
-        ValueError: fewer than 4 networks, a margin outside of (0, 10], equal test errors, or as :func:`correlation`.
+        ValueError: fewer than 4 networks, equal test errors, or as :func:`correlation`.
     """
-    if not 0 < margin <= 10:
-        raise ValueError(f"margin={margin}: above 0 and at most 10 points")
     chosen = _of(models, strategy)
-    errors, values = _columns(chosen, measure, 4)
-    low, high = float(errors.min()), float(errors.max())
-    if low == high:
-        raise ValueError(f"all test errors are {low:g}: there is no range")
-    width = high - low
+    errors, values = _columns(chosen, measure)
+    width = float(np.ptp(errors))
+    if width == 0:
+        raise ValueError(f"all test errors are {errors[0]:g}: there is no range")
     value, spread = (width * part for part in _slope(errors, values))
-    t = stats.t(len(chosen) - 2)
-    if spread > 0:
-        p = float(max(t.sf((value + margin) / spread), t.sf((margin - value) / spread)))
-    else:
-        p = 0.0 if abs(value) < margin else 1.0
-    halves = [float(t.ppf(level)) * spread for level in (0.975, 0.95)]
-    ci95, ci90 = ((value - half, value + half) for half in halves)
-    each = {}
-    for seed, some in _complete_seeds(chosen).items():
-        if len(some) > 1 and np.ptp(errors[some]) > 0:
-            each[seed] = width * _slope(errors[some], values[some])[0]
-    return Change(
-        value, ci95, len(chosen), each,
-        margin=margin, errors=(low, high), ci90=ci90, p=p, level=float(values.mean()),
-    )  # fmt: skip
+    half = float(stats.t.ppf(0.975, len(chosen) - 2)) * spread
+    each = {
+        seed: width * _slope(errors[some], values[some])[0]
+        for seed, some in _complete_seeds(chosen).items()
+        if len(some) > 1 and np.ptp(errors[some]) > 0
+    }
+    return Estimate(value, (value - half, value + half), len(chosen), each)
 
 
 # ---- data and test error ----
 
 
-@dataclass(frozen=True)
-class Multiplier:
-    """How many times the data a strategy needs for an equal test error, and the 95% interval over seeds.
-
-    ``errors`` are the lowest and highest test error that both reach. ``value`` is None where there are none, ``ci95`` also
-    where more than one resample in twenty has none; ``reason`` says so.
-    """
-
-    value: float | None
-    ci95: Interval | None
-    errors: Interval | None
-    reason: str = ""
-
-
 def multiplier(
-    models: Sequence[Trained],
-    *,
-    strategy: str = "regular",
-    reference: str = "normal",
-    resamples: int = 1000,
-    seed: int = 0,
-) -> Multiplier:
+    models: Sequence[Trained], *, strategy: str = "regular", reference: str = "normal"
+) -> Measurement | str:
     """Data that a strategy needs over data that the reference needs, for the test errors that both reach (DIS, Figure 7).
 
     Mean test errors over seeds are made to fall with the size (isotonic regression), and log N is interpolated between them
@@ -205,72 +153,62 @@ def multiplier(
     standard error over resamples of the seeds of each strategy and size (one seed less than there are, so that means vary as
     they should), with as many degrees of freedom as networks exceed these cells.
 
+    Returns:
+        The multiplier; or why there is none, where a strategy has one size, no test error is reached by both, there is one
+        seed, or more than one resample in twenty has none.
+
     Raises:
-        ValueError: a strategy with fewer than two sizes, or two networks of one strategy, size and seed.
+        ValueError: a strategy without networks, or two of one strategy, size and seed.
     """
-    _check_resamples(resamples)
-    curves = [_errors_by_size(_of(models, name)) for name in (strategy, reference)]
+    both = [_of(models, name) for name in (strategy, reference)]
+    curves = [_errors_by_size(part) for part in both]
     for name, curve in zip((strategy, reference), curves, strict=True):
         if len(curve) < 2:
-            raise ValueError(f"strategy {name!r} has networks of the sizes {list(curve)}: at least two")
+            return f"strategy {name!r} has networks of the sizes {list(curve)}: at least two"
     means = [{n: float(errors.mean()) for n, errors in curve.items()} for curve in curves]
-    value, errors = _ratio(*means)
+    value = _ratio(*means)
     if value is None:
         reached = [f"{min(curve.values()):.1f} to {max(curve.values()):.1f}%" for curve in means]
-        reason = f"no test error is reached by both: {strategy} {reached[0]}, {reference} {reached[1]}"
-        return Multiplier(None, None, None, reason)
+        return f"no test error is reached by both: {strategy} {reached[0]}, {reference} {reached[1]}"
     if max(len(errors) for curve in curves for errors in curve.values()) < 2:
-        return Multiplier(value, None, errors, "one network of each size: no seeds to resample")
-    generator = np.random.default_rng(seed)
-    found = []
-    for _ in range(resamples):
-        drawn = [
-            {
-                n: float(generator.choice(errors, max(len(errors) - 1, 1)).mean())
-                for n, errors in curve.items()
-            }
-            for curve in curves
-        ]
-        if (ratio := _ratio(*drawn)[0]) is not None:
-            found.append(ratio)
-    if len(found) < 0.95 * resamples:
-        return Multiplier(
-            value, None, errors, f"the curves overlap in {len(found)} of {resamples} resamples only"
-        )
+        return "one network of each size: no seeds to resample"
+    generator = np.random.default_rng(0)
+
+    def resampled(curve: Mapping[int, np.ndarray]) -> dict[int, float]:
+        return {n: float(generator.choice(part, max(len(part) - 1, 1)).mean()) for n, part in curve.items()}
+
+    drawn = (_ratio(*map(resampled, curves)) for _ in range(RESAMPLES))
+    found = [ratio for ratio in drawn if ratio is not None]
+    if len(found) < 0.95 * RESAMPLES:
+        return f"the curves overlap in {len(found)} of {RESAMPLES} resamples only"
     degrees = sum(len(cell) - 1 for curve in curves for cell in curve.values())
     half = float(stats.t.ppf(0.975, degrees) * np.log(found).std(ddof=1))
-    return Multiplier(value, (value * math.exp(-half), value * math.exp(half)), errors)
+    seeds = sorted(model.seed for part in both for model in part)
+    return Measurement(value, (value * math.exp(-half), value * math.exp(half)), len(seeds), seeds[:1])
 
 
-def _ratio(curve: Mapping[int, float], other: Mapping[int, float]) -> tuple[float | None, Interval | None]:
-    """Geometric mean of the sizes of two curves at equal errors, and the errors that both reach, or None."""
+def _ratio(curve: Mapping[int, float], other: Mapping[int, float]) -> float | None:
+    """Geometric mean of the sizes of two curves at the errors that both reach, or None."""
     first, second = _size_of_error(curve), _size_of_error(other)
     if first is None or second is None:
-        return None, None
-    low = float(max(first.x[0], second.x[0]))
-    high = float(min(first.x[-1], second.x[-1]))
+        return None
+    low, high = max(first.x[0], second.x[0]), min(first.x[-1], second.x[-1])
     if low > high:
-        return None, None
+        return None
     errors = np.linspace(low, high, 101)
-    return float(np.exp(np.mean(first(errors) - second(errors)))), (low, high)
+    return float(np.exp(np.mean(first(errors) - second(errors))))
 
 
 def _size_of_error(curve: Mapping[int, float]) -> PchipInterpolator | None:
     """log N as a falling function of the test error; None for a curve that does not fall."""
     sizes = sorted(curve)
-    errors, inverse = np.unique(_falling([curve[n] for n in sizes]), return_inverse=True)
+    falling = isotonic_regression([curve[n] for n in sizes], increasing=False)
+    errors, inverse = np.unique(falling, return_inverse=True)
     if len(errors) < 2:
         return None
     # several sizes of one error count as the one in the middle
     logs = np.bincount(inverse, weights=np.log(sizes)) / np.bincount(inverse)
     return PchipInterpolator(errors, logs, extrapolate=False)
-
-
-def _falling(values: Sequence[float]) -> list[float]:
-    """The nearest sequence in least squares that nowhere rises (the min-max formula of isotonic regression)."""
-    n = len(values)
-    means = {(a, b): sum(values[a:b]) / (b - a) for a in range(n) for b in range(a + 1, n + 1)}
-    return [min(max(means[a, b] for b in range(i + 1, n + 1)) for a in range(i + 1)) for i in range(n)]
 
 
 def gap(
@@ -348,16 +286,11 @@ def _check_distinct(models: Sequence[Trained]) -> None:
         seen.add(key)
 
 
-def _check_resamples(resamples: int) -> None:
-    if resamples < 2:
-        raise ValueError(f"resamples={resamples}: at least two")
-
-
-def _columns(models: Sequence[Trained], measure: str, least: int) -> tuple[np.ndarray, np.ndarray]:
+def _columns(models: Sequence[Trained], measure: str) -> tuple[np.ndarray, np.ndarray]:
     """Test errors and values of a measure, float [n] each."""
     _check_distinct(models)
-    if len(models) < least:
-        raise ValueError(f"{len(models)} networks: at least {least}")
+    if len(models) < 4:
+        raise ValueError(f"{len(models)} networks: at least 4")
     for model in models:
         if measure not in model.measures:
             raise ValueError(
@@ -385,24 +318,16 @@ def _errors_by_size(models: Sequence[Trained]) -> dict[int, np.ndarray]:
 
 
 def _slope(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
-    """Least-squares slope of y on x, which differ, and its standard error (0 for two points)."""
+    """Least-squares slope of y on x, which differ, and its standard error: 0 for two points or equal y, unlike scipy's."""
     x, y = x - x.mean(), y - y.mean()
     slope = (x @ y) / (x @ x)
     residual = y - slope * x
     return float(slope), math.sqrt(residual @ residual / max(len(x) - 2, 1) / (x @ x))
 
 
-def _correlations(errors: np.ndarray, values: np.ndarray, rank: bool) -> np.ndarray:
-    """The correlation in each row of two arrays [B, n]: [B], NaN where a side is constant."""
-    if rank:
-        errors, values = stats.rankdata(errors, axis=1), stats.rankdata(values, axis=1)
-    x, y = (side - side.mean(axis=1, keepdims=True) for side in (errors, values))
+def _correlations(errors: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Spearman's correlation in each row of two arrays [B, n]: [B], NaN where a side is constant."""
+    x, y = (stats.rankdata(side, axis=1) for side in (errors, values))
+    x, y = (side - side.mean(axis=1, keepdims=True) for side in (x, y))
     scale = np.sqrt((x**2).sum(axis=1) * (y**2).sum(axis=1))
-    usable = (np.ptp(errors, axis=1) > 0) & (np.ptp(values, axis=1) > 0)
-    return np.where(usable, (x * y).sum(axis=1) / np.where(usable, scale, 1), np.nan).clip(-1, 1)
-
-
-def _central(values: np.ndarray, value: float) -> Interval:
-    """The central 95% of bootstrap values, at least up to the value itself."""
-    low, high = np.percentile(values, [2.5, 97.5])
-    return min(float(low), value), max(float(high), value)
+    return np.where(scale > 0, (x * y).sum(axis=1) / np.where(scale > 0, scale, 1), np.nan).clip(-1, 1)

@@ -12,7 +12,7 @@ import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Self, cast
+from typing import Self
 
 import matplotlib
 import numpy as np
@@ -40,8 +40,8 @@ RANGES: dict[str, tuple[tuple[float, float], ...]] = {
 """Lowest and highest value of each of the six parameters: the paper draws FONTS from "hard", and transforms the images of
 other data sets within "digits"."""
 CAPACITY = {"train": 960_000, "test": 40_000}
-STREAMED = 40_000
-"""More images than these (125 MB) are rendered each time that they are asked for, and never all held in memory."""
+LOADED = 40_000
+"""Training images that are loaded by name (125 MB), the most that the paper trains on; :func:`dataset` makes more."""
 _PUBLISHED_SHA256 = "a75bb7d653cff4537f1888e6b57bb7bb640a5c55de4e632e3f09807c54a8ec56"
 
 
@@ -252,25 +252,20 @@ def load_prototypes(root: str | Path | None = None) -> Tensor:
 def build_prototypes(checkout: str | Path, out: str | Path) -> None:
     """Rebuild ``prototypes.npz`` from a checkout of Google Fonts, in its state of March 2015.
 
-    Each font is looked for as ``folder/file`` in the checkout, up to two folders deeper (``ofl/lato/...``).
+    Each font is looked for as ``folder/file`` anywhere in the checkout (``ofl/lato/...``).
 
     Raises:
         FileNotFoundError: fonts are missing; the message names each of them.
         ValueError: a font draws other letters than it did, so that they are missing, too large or not unique.
     """
-    found = {
-        name: next(
-            (file for depth in ("", "*/", "*/*/") for file in sorted(Path(checkout).glob(depth + name))), None
-        )
-        for name in FONT_FILES
-    }
-    if absent := [name for name, file in found.items() if file is None]:
+    files = {"/".join(file.parts[-2:]): file for file in sorted(Path(checkout).rglob("*.ttf"))}
+    if absent := [name for name in FONT_FILES if name not in files]:
         raise FileNotFoundError(
             f"{len(absent)} of {len(FONT_FILES)} fonts are not in {checkout}: {', '.join(absent)}"
         )
-    glyphs = {name: rasterise(file) for name, file in found.items() if file}
+    glyphs = {name: rasterise(files[name]) for name in FONT_FILES}
     _check_distinct(glyphs)
-    write_prototypes(torch.stack(list(glyphs.values())), tuple(glyphs), out)
+    write_prototypes(torch.stack(list(glyphs.values())), FONT_FILES, out)
 
 
 def write_prototypes(prototypes: Tensor, names: tuple[str, ...], out: str | Path) -> None:
@@ -288,50 +283,6 @@ def write_prototypes(prototypes: Tensor, names: tuple[str, ...], out: str | Path
     write_atomically(Path(out), write)
 
 
-@dataclass(frozen=True, eq=False)
-class Rendered:
-    """Images that are rendered when they are asked for: the part of a tensor that training and evaluation use.
-
-    Attributes:
-        prototypes: uint8 [fonts, 10, 28, 28].
-        fonts, labels: int64 [N], indices into ``prototypes``.
-        thetas: float32 [N, 6].
-    """
-
-    prototypes: Tensor
-    fonts: Tensor
-    labels: Tensor
-    thetas: Tensor
-
-    def __len__(self) -> int:
-        return len(self.thetas)
-
-    @property
-    def shape(self) -> torch.Size:
-        return torch.Size((len(self), 1, *self.prototypes.shape[2:]))
-
-    @property
-    def device(self) -> torch.device:
-        return self.thetas.device
-
-    def to(self, device: torch.device | str) -> Self:
-        """The same images, rendered on another device."""
-        parts = (self.prototypes, self.fonts, self.labels, self.thetas)
-        return type(self)(*(part.to(device) for part in parts))
-
-    def __getitem__(self, rows: int | slice | Tensor) -> Tensor:
-        """Some images, float32: those of a slice, of places int64 [n] or of a mask bool [N] as [n, 1, 28, 28]."""
-        fonts, labels, thetas = self.fonts[rows], self.labels[rows], self.thetas[rows]
-        codes = (fonts.view(-1), labels.view(-1), thetas.view(-1, 6))
-        chunks = zip(*(part.split(8192) for part in codes), strict=True)
-        images = [render(_glyphs(self.prototypes, f, c), theta) for f, c, theta in chunks]
-        return torch.cat(images).view(*fonts.shape, *self.shape[1:])
-
-    def split(self, size: int) -> Iterator[Tensor]:
-        """All images, ``size`` at a time."""
-        return (self[start : start + size] for start in range(0, len(self), size))
-
-
 def _glyphs(prototypes: Tensor, fonts: Tensor, labels: Tensor) -> Tensor:
     return prototypes[fonts, labels].unsqueeze(1).float() / 255
 
@@ -339,9 +290,6 @@ def _glyphs(prototypes: Tensor, fonts: Tensor, labels: Tensor) -> Tensor:
 @dataclass(frozen=True, eq=False)
 class FontsDataset(Dataset):
     """Rendered letters together with the codes that they were rendered from, see :class:`.latent.Coded`.
-
-    Up to ``STREAMED`` images are rendered once into a tensor, which every function takes; ``images`` of more of them is
-    :class:`Rendered`, because all 960,000 would need 3 GB.
 
     Attributes:
         thetas: float32 [N, 6].
@@ -362,18 +310,15 @@ class FontsDataset(Dataset):
         fonts: Tensor,
         labels: Tensor,
         thetas: Tensor,
-        *,
         name: str,
         split: str,
         ranges: str,
     ) -> Self:
-        """The data set of some codes."""
-        rendered = Rendered(prototypes, fonts, labels, thetas)
-        images = rendered[:] if len(rendered) <= STREAMED else cast("Tensor", rendered)
-        fingerprint = _fingerprint(prototypes, fonts, labels, thetas)
-        return cls(
-            name, split, images, labels, tuple(LETTERS), fingerprint, thetas, fonts, prototypes, ranges
-        )
+        """The data set of some codes, rendered a few at a time."""
+        parts = zip(*(part.split(8192) for part in (fonts, labels, thetas)), strict=True)
+        images = [render(_glyphs(prototypes, some, letters), theta) for some, letters, theta in parts]
+        known = (labels, tuple(LETTERS), _fingerprint(prototypes, fonts, labels, thetas), thetas, fonts)
+        return cls(name, split, torch.cat(images), *known, prototypes, ranges)
 
     @property
     def codes(self) -> Tensor:
@@ -399,9 +344,7 @@ class FontsDataset(Dataset):
         if self.fingerprint != _fingerprint(self.prototypes, self.fonts, self.labels, self.thetas):
             # Changed images are not those of their codes any more, and are known by their pixels.
             return replace(super().take(chosen), fonts=fonts, thetas=thetas)
-        return self.of(
-            self.prototypes, fonts, labels, thetas, name=self.name, split=self.split, ranges=self.ranges
-        )
+        return self.of(self.prototypes, fonts, labels, thetas, self.name, self.split, self.ranges)
 
 
 def _fingerprint(prototypes: Tensor, fonts: Tensor, labels: Tensor, thetas: Tensor) -> str:
@@ -439,25 +382,22 @@ def dataset(
     return _of_items(prototypes, torch.arange(start, start + n), split, ranges, seed, name)
 
 
-def random_subset(
-    prototypes: Tensor, n: int, seed: int, *, ranges: str = "hard", theta_seed: int = 0, name: str = "fonts"
-) -> FontsDataset:
+def random_subset(prototypes: Tensor, n: int, seed: int) -> FontsDataset:
     """``n`` training images at random in the order of :func:`dataset`, where the first ``n`` are of few fonts.
 
     Args:
         prototypes: uint8 [fonts, 10, 28, 28].
         n: 1 to 960,000; a larger one holds the images of a smaller one.
         seed: of the choice.
-        ranges, theta_seed, name: as the ranges, the seed and the name of :func:`dataset`, whose images these are.
 
     Raises:
-        ValueError: unknown ranges, or ``n`` outside of its bounds.
+        ValueError: ``n`` outside of its bounds.
     """
     _check_number(n, "train")
     # Counters that no theta is drawn from, so that a choice and thetas of one seed are independent.
     counters = np.arange(CAPACITY["train"]) + 6 * sum(CAPACITY.values())
     items = np.sort(np.argsort(_uniforms(counters, seed), kind="stable")[:n])
-    return _of_items(prototypes, torch.from_numpy(items), "train", ranges, theta_seed, name)
+    return _of_items(prototypes, torch.from_numpy(items), "train")
 
 
 def _check_number(n: int, split: str) -> None:
@@ -467,8 +407,8 @@ def _check_number(n: int, split: str) -> None:
 
 
 def _of_items(
-    prototypes: Tensor, items: Tensor, split: str, ranges: str, seed: int, name: str
+    prototypes: Tensor, items: Tensor, split: str, ranges: str = "hard", seed: int = 0, name: str = "fonts"
 ) -> FontsDataset:
     fonts, labels = items // len(LETTERS) % len(prototypes), items % len(LETTERS)
     thetas = sample_theta(items, ranges, seed=seed)
-    return FontsDataset.of(prototypes, fonts, labels, thetas, name=name, split=split, ranges=ranges)
+    return FontsDataset.of(prototypes, fonts, labels, thetas, name, split, ranges)

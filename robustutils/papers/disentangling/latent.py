@@ -9,7 +9,6 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from robustutils.attacks import cross_entropy, evaluation_mode, margin
 from robustutils.data import Dataset
-from robustutils.papers.disentangling import fonts
 from robustutils.registry import choose
 from robustutils.speed import FastInputGradients, exact
 
@@ -99,33 +98,6 @@ class InPixels:
         return rows
 
 
-@dataclass(frozen=True, eq=False)
-class Transformed:
-    """A data set whose images are the bases of affine maps, the identity at first: for transformation attacks."""
-
-    dataset: Dataset
-    ranges: str = "digits"
-
-    @property
-    def manifold(self) -> fonts.Affine:
-        """The maps within ``ranges``."""
-        return fonts.Affine(self.ranges)
-
-    @property
-    def codes(self) -> Tensor:
-        """The identity for each image, [N, 6]."""
-        return torch.tensor(fonts.IDENTITY).expand(len(self.dataset), -1)
-
-    @property
-    def labels(self) -> Tensor:
-        """int64 [N]."""
-        return self.dataset.labels
-
-    def bases(self, rows: Tensor) -> Tensor:
-        """The images of some examples, [n, C, H, W]."""
-        return self.dataset.images[rows]
-
-
 def within(manifold: Manifold, codes: Tensor) -> Tensor:
     """Whether all codes of an example [N, ...] lie within the bounds of the manifold: bool [N]."""
     low, high = (bound.to(codes) for bound in manifold.bounds())
@@ -169,24 +141,38 @@ class Found:
         success: bool [N], whether that is so and the image decoded from ``codes`` is classified as something else.
         steps: int64 [N], how many updates came before the first iterate with another label: 0 where the random start has
             one, and -1 where none has.
-        linf: float32 [N], the largest change of a code.
     """
 
     codes: Tensor
     correct: Tensor
     success: Tensor
     steps: Tensor
-    linf: Tensor
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Search:
-    """Adam over codes, all examples at once and each by itself; a finished example leaves the batch."""
+class Ascent:
+    """Projected ascent of the cross-entropy over codes, with Adam (DIS, section 3.1; the authors' code).
 
-    eps: float
-    steps: int
-    learning_rate: float
-    norm: str
+    An iterate is projected before it is looked at, ``steps`` + 1 of them: clipped to the bounds of the manifold, then to the
+    ball of radius ``eps`` around the codes. In l2 the two alternate up to ``PROJECTIONS`` times. In linf, and for codes
+    within the bounds in l2 too, once is enough, because the second clip does not undo the first. Of codes whose ball does
+    not reach into the bounds, the point of the ball is taken.
+
+    Args:
+        eps: radius of the ball in code space; the authors take 0.3, in l2 1.5 for pixels and 0.3 for codes.
+        steps: number of updates.
+        learning_rate: of Adam.
+        norm: "linf" or "l2".
+        keep: "first" stops an example at its first change of label; "best" makes all steps and keeps the iterate of highest
+            loss, as in training.
+
+    >>> Ascent()(model, Pixels(), images, images, labels).success  # doctest: +SKIP
+    """
+
+    eps: float = 0.3
+    steps: int = 40
+    learning_rate: float = 0.005
+    norm: str = "linf"
     keep: str = "first"
 
     def __post_init__(self) -> None:
@@ -264,111 +250,56 @@ class _Search:
             correct = answers(model, manifold, codes, bases) == labels
             chosen = correct.nonzero().squeeze(1) if self.keep == "first" else torch.arange(len(codes))
             if len(chosen):
-                found[chosen], steps[chosen] = self._climb(
-                    _folded(model),
-                    manifold,
-                    *(part[chosen] for part in (codes, bases, labels, noise, radius)),
-                )
+                given = (part[chosen] for part in (codes, bases, labels, noise, radius))
+                found[chosen], steps[chosen] = self.climb(_folded(model), manifold, *given)
             wrong = answers(model, manifold, found, bases) != labels
-        success = correct & wrong & (steps >= 0)
-        return Found(found, correct, success, steps, (found - codes).flatten(1).abs().amax(1))
+        return Found(found, correct, correct & wrong & (steps >= 0), steps)
 
-    def _climb(
-        self,
-        model: nn.Module,
-        manifold: Manifold,
-        codes: Tensor,
-        bases: Tensor,
-        labels: Tensor,
-        noise: Tensor,
-        radius: Tensor,
-    ) -> tuple[Tensor, Tensor]:
-        """The codes that are kept, and the step of the first label change."""
+    def climb(self, model: nn.Module, manifold: Manifold, *given: Tensor) -> tuple[Tensor, Tensor]:
+        """The codes that are kept, and the step of the first label change, of what :meth:`search` is given."""
+        codes, bases, labels, noise, radius = given
         low, high = (bound.to(codes) for bound in manifold.bounds())
         found, changed = codes.clone(), torch.full_like(labels, -1)
-        highest = torch.full_like(radius, -torch.inf)
-        rows = torch.arange(len(codes), device=codes.device)
+        rows, highest = torch.arange(len(codes), device=codes.device), torch.full_like(radius, -torch.inf)
         w = self._start(codes, noise * _wide(radius, noise), low, high)
-        first, second = torch.zeros_like(w), torch.zeros_like(w)
+        moments = [torch.zeros_like(w), torch.zeros_like(w)]
         for step in range(self.steps + 1):
-            leaf = self._projected(w, codes, radius, low, high).requires_grad_(True)
+            w = self._projected(w, codes, radius, low, high).requires_grad_(True)
             with torch.set_grad_enabled(step < self.steps):
-                moved = self._codes(leaf, low, high)
-                images = manifold.decode(moved, bases)
+                z = self._codes(w, low, high)
+                images = manifold.decode(z, bases)
                 with FastInputGradients():
                     logits = model(images).float()
-                heights = self._height(logits, labels, moved - codes)
-            moved = moved.detach()
-            fooled = logits.argmax(1) != labels
-            gradient = torch.autograd.grad(heights.sum(), leaf)[0] if step < self.steps else None
-            w = leaf.detach()
-            if self.keep == "best":
-                changed = torch.where(fooled & (changed < 0), step, changed)
-                higher = heights.detach() > highest
-                found = torch.where(_wide(higher, moved), moved, found)
-                highest = torch.where(higher, heights.detach(), highest)
-            elif fooled.any() or gradient is None:
-                found[rows] = moved
-                changed[rows[fooled]] = step
-                stay = ~fooled
-                rows, w, codes, bases, labels, radius, first, second = (
-                    part[stay] for part in (rows, w, codes, bases, labels, radius, first, second)
-                )
-                gradient = None if gradient is None else gradient[stay]
-            if gradient is None or len(rows) == 0:
+                height = self._height(logits, labels, z - codes)
+            fooled, higher = logits.argmax(1) != labels, height.detach() > highest
+            highest = torch.where(higher, height.detach(), highest)
+            better = higher if self.keep == "best" else torch.ones_like(higher)
+            found[rows] = torch.where(_wide(better, z), z.detach(), found[rows])
+            changed[rows] = torch.where(fooled & (changed[rows] < 0), step, changed[rows])
+            if step == self.steps or (self.keep == "first" and fooled.all()):
                 break
-            first.lerp_(gradient, 1 - BETAS[0])
-            second.mul_(BETAS[1]).addcmul_(gradient, gradient, value=1 - BETAS[1])
-            scale = (second / (1 - BETAS[1] ** (step + 1))).sqrt_().add_(1e-8)
-            w = w.addcdiv(first, scale, value=self.learning_rate / (1 - BETAS[0] ** (step + 1)))
+            (gradient,) = torch.autograd.grad(height.sum(), w)
+            batch = [rows, highest, codes, bases, labels, radius, w.detach(), gradient, *moments]
+            if self.keep == "first" and fooled.any():
+                batch = [part[~fooled] for part in batch]
+            rows, highest, codes, bases, labels, radius, w, gradient, *moments = batch
+            w = self._after(w, gradient, moments, step)
         return found, changed
+
+    def _after(self, w: Tensor, gradient: Tensor, moments: list[Tensor], step: int) -> Tensor:
+        """The variable after an update of Adam (Kingma & Ba 2015), which changes its two moments in place."""
+        first, second = moments
+        first.lerp_(gradient, 1 - BETAS[0])
+        second.mul_(BETAS[1]).addcmul_(gradient, gradient, value=1 - BETAS[1])
+        scale = (second / (1 - BETAS[1] ** (step + 1))).sqrt_().add_(1e-8)
+        return w.addcdiv(first, scale, value=self.learning_rate / (1 - BETAS[0] ** (step + 1)))
 
     def _start(self, codes: Tensor, delta: Tensor, low: Tensor, high: Tensor) -> Tensor:
         """The variable of the search at codes + delta."""
-        raise NotImplementedError
-
-    def _projected(self, w: Tensor, codes: Tensor, radius: Tensor, low: Tensor, high: Tensor) -> Tensor:
-        """The variable brought back to where it may be."""
-        raise NotImplementedError
-
-    def _codes(self, w: Tensor, low: Tensor, high: Tensor) -> Tensor:
-        """The codes that it stands for."""
-        raise NotImplementedError
-
-    def _height(self, logits: Tensor, labels: Tensor, delta: Tensor) -> Tensor:
-        """What is climbed, [N]."""
-        raise NotImplementedError
-
-
-@dataclass(frozen=True, kw_only=True)
-class Ascent(_Search):
-    """Projected ascent of the cross-entropy over codes, with Adam (DIS, section 3.1; the authors' code).
-
-    An iterate is projected before it is looked at, ``steps`` + 1 of them: clipped to the bounds of the manifold, then to the
-    ball of radius ``eps`` around the codes. In l2 the two alternate up to ``PROJECTIONS`` times. In linf, and for codes
-    within the bounds in l2 too, once is enough, because the second clip does not undo the first. Of codes whose ball does
-    not reach into the bounds, the point of the ball is taken.
-
-    Args:
-        eps: radius of the ball in code space; the authors take 0.3, in l2 1.5 for pixels and 0.3 for codes.
-        steps: number of updates.
-        learning_rate: of Adam.
-        norm: "linf" or "l2".
-        keep: "first" stops an example at its first change of label; "best" makes all steps and keeps the iterate of highest
-            loss, as in training.
-
-    >>> Ascent()(model, Pixels(), images, images, labels).success  # doctest: +SKIP
-    """
-
-    eps: float = 0.3
-    steps: int = 40
-    learning_rate: float = 0.005
-    norm: str = "linf"
-
-    def _start(self, codes: Tensor, delta: Tensor, low: Tensor, high: Tensor) -> Tensor:
         return codes + delta
 
     def _projected(self, w: Tensor, codes: Tensor, radius: Tensor, low: Tensor, high: Tensor) -> Tensor:
+        """The variable brought back to where it may be."""
         eps = _wide(radius, codes)
         if self.norm == "linf":
             return w.clamp(low, high).clamp(codes - eps, codes + eps)
@@ -378,14 +309,16 @@ class Ascent(_Search):
         return w
 
     def _codes(self, w: Tensor, low: Tensor, high: Tensor) -> Tensor:
+        """The codes that the variable stands for."""
         return w
 
     def _height(self, logits: Tensor, labels: Tensor, delta: Tensor) -> Tensor:
+        """What is climbed, [N]."""
         return cross_entropy(logits, labels)
 
 
 @dataclass(frozen=True, kw_only=True)
-class CarliniAscent(_Search):
+class CarliniAscent(Ascent):
     """Carlini & Wagner's objective in l2 over codes, one constant for all (DIS, supplement; the authors' code).
 
     Lowers ||delta||_2 + max(z_y - max_{j != y} z_j, -``confidence``) over w, where the codes are low + (high - low)

@@ -20,8 +20,9 @@ from robustutils.papers.disentangling import fonts
 from robustutils.papers.disentangling.attempts import examples
 from robustutils.papers.disentangling.fonts import FontsDataset
 from robustutils.papers.disentangling.latent import Ascent, Coded
-from robustutils.registry import choose
 
+BATCH = 200
+"""Images that are projected at a time; it does not change the result."""
 # Directions whose squared length is this share of the longest one's are rounding, not neighbours.
 _LEAST_SQUARE = 1e-10
 
@@ -55,73 +56,62 @@ def _check_pairs(perturbed: Tensor, clean: Tensor, what: str = "clean images") -
 
 
 def onto_affine(
-    images: Tensor,
-    glyphs: Tensor,
-    thetas: Tensor,
-    ranges: str = "hard",
-    steps: int = 100,
-    learning_rate: float = 0.09,
-    *,
-    with_images: bool = True,
-    batch_size: int = 500,
+    images: Tensor, glyphs: Tensor, thetas: Tensor, ranges: str = "hard", steps: int = 100
 ) -> dict[str, Tensor]:
-    """Projection of perturbed images on the images of their own glyphs: min over theta of ||x~ - dec(theta)||_2.
+    """Projection of perturbed images on the images of their own glyphs, by :func:`nearest_theta`.
 
-    Adam from the theta of the clean image on the mean squared error, its learning rate times 0.95 every 10 steps, theta
-    clipped to its ranges; the nearest of the ``steps`` + 1 points counts. The released code leaves the search out (DIS,
-    section 3.1 and appendix), so that there the ratio is 1 whatever the images are.
+    The released code leaves the search out (DIS, section 3.1 and appendix), so that there the ratio is 1 whatever the images
+    are.
 
     Args:
         images: perturbed images, float32 [N, 1, H, W].
         glyphs: the glyph of each, float32 [N, 1, H, W].
         thetas: of the clean images ``render(glyphs, thetas)``, float32 [N, 6].
         ranges: a name in :data:`.fonts.RANGES`.
-        steps: how many.
-        learning_rate: of the first ten.
-        with_images: whether the projected ``images`` are returned; ``thetas`` [N, 6] render them in any case.
-        batch_size: of one search; it does not change the result.
+        steps: of the search.
+
+    Returns:
+        The numbers; ``thetas`` [N, 6] of the nearest images, and these ``images``.
 
     Raises:
         ValueError: the shapes differ, a theta lies outside of its ranges, or a setting is out of range.
     """
     _check_pairs(images, glyphs, "glyphs")
-    if steps < 0 or not learning_rate > 0:
-        raise ValueError(f"steps={steps}, learning_rate={learning_rate}: no negative steps, a positive rate")
-    low, high = (bound.to(images.device) for bound in fonts.theta_bounds(ranges))
+    if steps < 0:
+        raise ValueError(f"steps={steps}: must not be negative")
+    bounds = fonts.theta_bounds(ranges)
+    low, high = (bound.to(images.device) for bound in bounds)
     if thetas.shape == (len(images), 6) and not ((thetas >= low) & (thetas <= high)).all():
         row = int(((thetas < low) | (thetas > high)).any(1).nonzero()[0])
         raise ValueError(f"theta {row} is {thetas[row].tolist()}: outside of the {ranges!r} ranges")
     found = []
-    for start in range(0, max(len(images), 1), batch_size):
-        x, glyph, theta = (part[start : start + batch_size] for part in (images, glyphs, thetas))
-        nearest = _nearest_theta(x, glyph, theta, low, high, steps, learning_rate)
+    for x, glyph, theta in zip(*(part.split(BATCH) for part in (images, glyphs, thetas)), strict=True):
+        nearest = nearest_theta(x, glyph, theta, bounds, steps)
         projected = fonts.render(glyph, nearest)
         numbers = _measured(x, fonts.render(glyph, theta), projected)
-        found.append(numbers | {"thetas": nearest} | ({"images": projected} if with_images else {}))
+        found.append(numbers | {"thetas": nearest, "images": projected})
     return _joined(found)
 
 
-def _nearest_theta(
-    images: Tensor,
-    glyphs: Tensor,
-    thetas: Tensor,
-    low: Tensor,
-    high: Tensor,
-    steps: int,
-    learning_rate: float,
+def nearest_theta(
+    images: Tensor, glyphs: Tensor, thetas: Tensor, bounds: tuple[Tensor, Tensor], steps: int
 ) -> Tensor:
+    """The theta [N, 6] of min ||x~ - dec(theta)||_2, the nearest image of a glyph, as a search finds it.
+
+    Adam from the theta of the clean image on the mean squared error, with a learning rate of 0.09, times 0.95 every 10
+    steps, and theta clipped to its bounds; the nearest of the ``steps`` + 1 points counts.
+    """
+    low, high = (bound.to(thetas) for bound in bounds)
     theta = thetas.detach().clone().requires_grad_(True)
-    optimiser = torch.optim.Adam([theta], lr=learning_rate)
+    optimiser = torch.optim.Adam([theta], lr=0.09)
     schedule = torch.optim.lr_scheduler.StepLR(optimiser, step_size=10, gamma=0.95)
-    best = thetas.detach().clone()
-    least = torch.full((len(images),), torch.inf, device=images.device)
+    best, least = thetas.detach().clone(), torch.full_like(thetas[:, 0], torch.inf)
     for step in range(steps + 1):
         with torch.enable_grad():
             error = (fonts.render(glyphs, theta) - images).square().flatten(1).mean(1)
             total = error.sum()  # no example's step depends on its batch
-        with torch.no_grad():
-            nearer = error < least
-            best[nearer], least[nearer] = theta[nearer], error[nearer]
+        nearer = error.detach() < least
+        best[nearer], least[nearer] = theta.detach()[nearer], error.detach()[nearer]
         if step < steps:
             (theta.grad,) = torch.autograd.grad(total, theta)
             optimiser.step()
@@ -132,22 +122,12 @@ def _nearest_theta(
 
 
 def onto_neighbours(
-    perturbed: Tensor,
-    clean: Tensor,
-    train_images: Tensor,
-    k: int = 50,
-    components: int = 40,
-    *,
-    origin: str = "clean",
-    with_images: bool = True,
-    batch_size: int = 200,
+    perturbed: Tensor, clean: Tensor, train_images: Tensor, k: int = 50, components: int = 40
 ) -> dict[str, Tensor]:
-    """Projection of perturbed images on the span of their ``k`` nearest training images, from an origin.
+    """Projection of perturbed images on the span of their ``k`` nearest training images, from the clean image.
 
-    Neighbours are those of x~ on the first ``components`` principal axes of all training images. With origin o it is
-    o + P (x~ - o), where P projects on the span of neighbours - o by least squares. The origin "clean" is the clean image,
-    which so lies on the manifold (the paper's); "mean" is the neighbours' mean: their affine hull, from which a clean image
-    keeps a distance of its own and the ratio can exceed 1.
+    Neighbours are those of x~ on the first ``components`` principal axes of all training images; the clean image so lies on
+    the manifold, as in the paper. See :func:`onto_span`.
 
     Args:
         perturbed: float32 [N, C, H, W].
@@ -155,16 +135,14 @@ def onto_neighbours(
         train_images: float32 [M, C, H, W].
         k: number of neighbours.
         components: number of principal axes.
-        origin: "clean" or "mean".
-        with_images: whether the projected ``images`` are returned.
-        batch_size: queries at a time; it does not change the result.
+
+    Returns:
+        The numbers, and the projected ``images``.
 
     Raises:
-        ValueError: the shapes differ, there are fewer than ``k`` training images or ``components`` axes, or the origin has
-            another name.
+        ValueError: the shapes differ, or there are fewer than ``k`` training images or ``components`` axes.
     """
     _check_pairs(perturbed, clean)
-    choose("origin", origin, ("clean", "mean"))
     if train_images.shape[1:] != perturbed.shape[1:]:
         raise ValueError(
             f"training images are {list(train_images.shape)}, the others {list(perturbed.shape)}"
@@ -178,15 +156,28 @@ def onto_neighbours(
     places = train @ axes
     squares = places.square().sum(1)
     found = []
-    for x, from_ in zip(perturbed.split(batch_size), clean.split(batch_size), strict=True):
+    for x, origin in zip(perturbed.split(BATCH), clean.split(BATCH), strict=True):
         # the squared length of x itself does not change the order
         apart = torch.addmm(squares, x.flatten(1) @ axes, places.T, alpha=-2)
-        neighbours = train[apart.topk(k, largest=False, sorted=False).indices].double()
-        centre = from_.flatten(1).double() if origin == "clean" else neighbours.mean(1)
-        rows, target = neighbours - centre[:, None], x.flatten(1).double() - centre
-        projected = (centre + _least_squares(rows, target)).view_as(x)
-        found.append(_measured(x, from_, projected) | ({"images": projected.float()} if with_images else {}))
+        neighbours = train[apart.topk(k, largest=False, sorted=False).indices]
+        parts = (part.double() for part in (x.flatten(1), origin.flatten(1), neighbours))
+        projected = onto_span(*parts).view_as(x)
+        found.append(_measured(x, origin, projected) | {"images": projected.float()})
     return _joined(found)
+
+
+def onto_span(x: Tensor, origin: Tensor, neighbours: Tensor) -> Tensor:
+    """o + P (x - o), where P projects on the span of neighbours - o by least squares: [n, D].
+
+    ``x`` and ``origin`` o are float64 [n, D], ``neighbours`` [n, k, D], which may depend on each other: directions that they
+    do not have are left out.
+    """
+    rows, target = neighbours - origin[:, None], x - origin
+    values, vectors = torch.linalg.eigh(rows @ rows.mT)
+    real = values > _LEAST_SQUARE * values[:, -1:]
+    inverse = torch.where(real, 1 / torch.where(real, values, 1), 0)
+    weights = inverse * (vectors.mT @ (rows @ target[:, :, None])).squeeze(2)
+    return origin + ((vectors @ weights[:, :, None]).mT @ rows).squeeze(1)
 
 
 def _principal_axes(rows: Tensor, components: int) -> Tensor:
@@ -199,41 +190,29 @@ def _principal_axes(rows: Tensor, components: int) -> Tensor:
     return torch.linalg.eigh(covariance).eigenvectors.flip(1)[:, :components].float()
 
 
-def _least_squares(rows: Tensor, target: Tensor) -> Tensor:
-    """The point nearest to ``target`` [n, D] in the span of ``rows`` [n, k, D], which may depend on each other."""
-    # not QR: its columns would mean nothing where neighbours depend on each other, as about their mean they do
-    values, vectors = torch.linalg.eigh(rows @ rows.mT)
-    real = values > _LEAST_SQUARE * values[:, -1:]
-    inverse = torch.where(real, 1 / torch.where(real, values, 1), 0)
-    weights = inverse * (vectors.mT @ (rows @ target[:, :, None])).squeeze(2)
-    return ((vectors @ weights[:, :, None]).mT @ rows).squeeze(1)
-
-
 # ---- controls ----
 
 
-def sign_noise(perturbed: Tensor, clean: Tensor, *, seed: int = 0, box: bool = True) -> Tensor:
+def sign_noise(perturbed: Tensor, clean: Tensor, *, seed: int = 0) -> Tensor:
     """The clean images with noise of the l2 length of each change, the same size and a random sign at every pixel.
 
-    With ``box`` a sign is turned where the pixel would leave [0, 1], which adversarial examples must not do either.
+    A sign is turned where the pixel would leave [0, 1], which adversarial examples must not do either.
 
     Raises:
-        ValueError: the shapes differ, or with ``box`` the noise is above 1/2 a pixel, where neither sign may fit.
+        ValueError: the shapes differ, or the noise is above 1/2 a pixel, where neither sign may fit.
     """
     _check_pairs(perturbed, clean)
     size = (perturbed - clean).flatten(1).norm(dim=1) / clean[0].numel() ** 0.5
-    if box and len(size) and size.max() > 0.5:
+    if len(size) and size.max() > 0.5:
         raise ValueError(f"noise of {size.max():.3g} a pixel does not fit into [0, 1]: at most 0.5")
     generator = torch.Generator().manual_seed(seed)
     signs = torch.randint(0, 2, clean.shape, generator=generator).to(clean.device) * 2 - 1
     noise = size.view(-1, 1, 1, 1) * signs
     moved = clean + noise
-    return torch.where((moved < 0) | (moved > 1), clean - noise, moved) if box else moved
+    return torch.where((moved < 0) | (moved > 1), clean - noise, moved)
 
 
-def controls(
-    perturbed: Tensor, clean: Tensor, held_out: Tensor, *, seed: int = 0, box: bool = True
-) -> dict[str, Tensor]:
+def controls(perturbed: Tensor, clean: Tensor, held_out: Tensor, *, seed: int = 0) -> dict[str, Tensor]:
     """What is projected beside the perturbed images, each like them: [N, C, H, W].
 
     "noise" is :func:`sign_noise`, which knows nothing of the manifold. "held-out" is of the clean images ``held_out``
@@ -249,10 +228,7 @@ def controls(
     length = (perturbed - clean).flatten(1).norm(dim=1, keepdim=True)
     apart = torch.cdist(clean.flatten(1), held_out.to(clean.device).flatten(1))
     chosen = (apart - length).abs().argmin(1)
-    return {
-        "noise": sign_noise(perturbed, clean, seed=seed, box=box),
-        "held-out": held_out.to(clean.device)[chosen],
-    }
+    return {"noise": sign_noise(perturbed, clean, seed=seed), "held-out": held_out.to(clean.device)[chosen]}
 
 
 # ---- numbers ----
@@ -306,47 +282,30 @@ def distances(
     numbers = {"place": places}
     for name, part in projected.items():
         if isinstance(truth, FontsDataset):
-            measured = onto_affine(
-                part, truth.bases(places), truth.thetas[places], truth.ranges, with_images=False
-            )
-            del measured["thetas"]
+            measured = onto_affine(part, truth.bases(places), truth.thetas[places], truth.ranges)
         else:
-            measured = onto_neighbours(part, clean, truth.images, with_images=False)
+            measured = onto_neighbours(part, clean, truth.images)
         measured["background"] = 100 * background(part, clean, black)
-        numbers |= {f"{name}{key}": value.float() for key, value in measured.items()}
+        numbers |= {f"{name}{key}": value.float() for key, value in measured.items() if value.ndim == 1}
     return numbers
 
 
-def outcomes(values: Tensor, images: Tensor, *, seeds: tuple[int, ...] = (0,), dataset: str = "") -> Outcomes:
-    """Numbers of attempts [n] as outcomes of the images they were made on, int64 [n] with repetitions.
+def outcomes(values: Tensor, images: Tensor, *, dataset: str = "") -> Outcomes:
+    """Numbers of attempts [n], n > 0, as outcomes of the images they were made on, int64 [n] with repetitions.
 
     The attempts on one image are averaged: they are no independent examples.
-
-    Raises:
-        ValueError: the lengths differ, or there is no attempt.
     """
-    if values.shape != images.shape or values.ndim != 1 or len(values) == 0:
-        raise ValueError(
-            f"needs one image for each attempt, got {list(values.shape)} and {list(images.shape)}"
-        )
     places, inverse, counts = np.unique(images.cpu().numpy(), return_inverse=True, return_counts=True)
     sums = np.bincount(inverse, weights=values.detach().double().cpu().numpy())
-    return Outcomes(sums / counts, seeds, places, dataset)
+    return Outcomes(sums / counts, (0,), places, dataset)
 
 
-def black_pixels(train_images: Tensor, *, share: float = 0.99, dark: float = 0.0) -> Tensor:
-    """Which pixels are black, at most ``dark``, in at least this share of the training images: bool [C, H, W].
+def black_pixels(train_images: Tensor) -> Tensor:
+    """Which pixels are 0 in at least 99% of the training images: bool [C, H, W].
 
     All of them would leave no pixel on FONTS, whose letters reach everywhere once in a thousand images.
-
-    Raises:
-        ValueError: ``share`` is not in (0, 1], ``dark`` not in [0, 1), or there is no image.
     """
-    if not 0 < share <= 1 or not 0 <= dark < 1 or len(train_images) == 0:
-        raise ValueError(
-            f"share={share}, dark={dark}, {len(train_images)} images: a share in (0, 1], dark in [0, 1), an image"
-        )
-    return (train_images <= dark).sum(0) >= share * len(train_images)
+    return (train_images <= 0).sum(0) >= 0.99 * len(train_images)
 
 
 def background(perturbed: Tensor, clean: Tensor, black: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from robustutils import artifacts
 from robustutils.data import Dataset
 from robustutils.registry import choose
-from robustutils.speed import exact
+from robustutils.speed import device_of, exact
 
 LATENT = 10
 """How many numbers a code has."""
@@ -229,7 +229,7 @@ class ClassManifold:
 
 def _means(gan: VaeGan, images: Tensor) -> Tensor:
     """The codes of images, float32 [N, 10] on the CPU."""
-    device = _device(gan)
+    device = device_of(gan)
     return torch.cat([gan.encode(part.to(device))[0].cpu() for part in images.split(ROWS)])
 
 
@@ -257,33 +257,14 @@ class EncodedDataset:
         """
         return self.manifold.encode(self.dataset.images, self.dataset.labels)
 
-    @functools.cached_property
-    def valid(self) -> Tensor:
-        """Whether the codes of each image lie in [-2, 2]^10: bool [N]."""
-        return self.codes.abs().amax(1) <= BOUND
-
     def bases(self, rows: Tensor) -> Tensor:
         """The labels of some examples, int64 [n]."""
         return self.labels[rows]
-
-    def __len__(self) -> int:
-        return len(self.dataset)
 
 
 def prior(n: int, generator: torch.Generator | None = None) -> Tensor:
     """``n`` standard normal codes within [-2, 2]^10, drawn on the CPU: float32 [n, 10]."""
     return nn.init.trunc_normal_(torch.empty(n, LATENT), a=-BOUND, b=BOUND, generator=generator)
-
-
-def interpolation(first: Tensor, last: Tensor, steps: int = 10) -> Tensor:
-    """Codes [steps, ..., 10] at even distances from ``first`` to ``last``, [..., 10] each, with both ends.
-
-    Raises:
-        ValueError: fewer than 2 steps.
-    """
-    if steps < 2:
-        raise ValueError(f"steps={steps}: the two ends alone are 2")
-    return torch.stack([torch.lerp(first, last, step / (steps - 1)) for step in range(steps)])
 
 
 # ---- the gate ----
@@ -360,7 +341,7 @@ def gate(
 @torch.no_grad()
 def _quality(gan: VaeGan, images: Tensor, samples: int, seed: int) -> dict[str, Tensor]:
     """The fields of :class:`Quality`, scalars by name."""
-    device = _device(_checked(gan))
+    device = device_of(_checked(gan))
     z = _means(gan, images)
     change = (_decoded(gan, z) - images).flatten(1)
     made = _decoded(gan, prior(samples, torch.Generator().manual_seed(seed)))
@@ -376,16 +357,12 @@ def _quality(gan: VaeGan, images: Tensor, samples: int, seed: int) -> dict[str, 
 
 def _decoded(gan: VaeGan, z: Tensor) -> Tensor:
     """Images [N, 1, 28, 28] of codes [N, 10], both on the CPU."""
-    return torch.cat([gan.decode(part.to(_device(gan))).cpu() for part in z.split(ROWS)])
+    return torch.cat([gan.decode(part.to(device_of(gan))).cpu() for part in z.split(ROWS)])
 
 
 def _apart(images: Tensor) -> Tensor:
     """Mean l2 distance between two of some images."""
     return F.pdist(images.flatten(1)).mean()
-
-
-def _device(gan: VaeGan) -> torch.device:
-    return next(gan.parameters()).device
 
 
 def _checked(model: nn.Module) -> VaeGan:
