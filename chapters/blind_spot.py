@@ -26,7 +26,7 @@
 # nearer examples than PGD, and WRM on MNIST and every network on Fashion-MNIST are weaker here before any scaling.
 
 # %% tags=["remove-input"]
-from robustutils.book.study import Study, describe, front
+from robustutils.book.study import Study, describe, front, source
 
 front("blind_spot")
 
@@ -84,12 +84,11 @@ import functools
 import numpy as np
 import torch
 from IPython.display import display
-from robustutils.papers.blind_spot.objectives import ScaledAndShifted
-from robustutils.papers.blind_spot.recipes import recipe_in_seconds
 from robustutils import attacks, bounds, data, evaluation, figures
-from robustutils.papers.blind_spot import blind_spots, carlini
 from robustutils import models, networks, recipes, sanity, statistics
-from robustutils.papers.blind_spot import feature_distance
+from robustutils.papers.blind_spot import blind_spots, carlini, feature_distance
+from robustutils.papers.blind_spot.recipes import recipe_in_seconds
+from robustutils.papers.blind_spot.objectives import ScaledAndShifted
 from robustutils.artifacts import kept
 from robustutils.outcomes import Measurement, Outcomes, Ranking
 from robustutils.book.parameters import ParameterError
@@ -99,9 +98,13 @@ from robustutils.threats import L2, Linf
 study = Study.begin("blind_spot", globals())
 run = study.run
 GREY = {"MNIST": 0.3, "Fashion-MNIST": 0.1}  # 28x28 sets and their radii
-PAPER = {"digits": "MNIST", "mnist": "MNIST", "fashion_mnist": "Fashion-MNIST"}
-PAPER |= {"cifar10": "CIFAR-10", "gtsrb": "GTSRB", "gtsrb_half": "GTSRB"}
-sets = {PAPER[name]: name for name in run.dataset}
+PAPER = {
+    "digits": "MNIST",
+    "mnist": "MNIST",
+    "fashion_mnist": "Fashion-MNIST",
+    "cifar10": "CIFAR-10",
+}
+sets = {PAPER.get(name, "GTSRB"): name for name in run.dataset}
 if len(sets) < len(run.dataset):
     raise ParameterError(f"dataset={','.join(run.dataset)!r}: two of them stand for the same set")
 if run.epsilon > 1 and (run.model or set(run.defences) != {"wrm"}):
@@ -134,11 +137,9 @@ study.criteria("BS-T2")
 # %% tags=["nbval-check-output"]
 train = {s: data.some(data.load(name, "train"), run.n_train) for s, name in sets.items()}
 test = {s: data.some(data.load(name, "test"), run.n_test) for s, name in sets.items()}
-for s in sets:
-    if run.n_held_out >= len(train[s]) - 64:
-        raise ParameterError(
-            f"n_held_out={run.n_held_out}: leaves too few of {len(train[s])} images"
-        )
+fewest = min(map(len, train.values()))
+if run.n_held_out >= fewest - 64:
+    raise ParameterError(f"n_held_out={run.n_held_out}: leaves too few of {fewest} images")
 splits = [split for s in sets for split in (train[s], test[s])]
 plain(
     "data set, split, images, SHA-256",
@@ -164,40 +165,38 @@ plain(
 # %%
 LABELS = dict(natural="natural", madry="Madry", kolter_wong="Kolter-Wong", wrm="WRM")
 TRIED = {"CIFAR-10": ("madry", "kolter_wong"), "GTSRB": ("madry",)}  # else all three
-
-
-def in_seconds(s):
-    """Whether the networks of a data set are those of `quick`."""
-    return sets[s] == "digits" or (run.profile == "quick" and s in GREY)
+in_seconds = [s for s in sets if sets[s] == "digits" or (run.profile == "quick" and s in GREY)]
 
 
 def recipe(defence, s):
     """How a defence is trained on a data set."""
-    if in_seconds(s):
+    if s in in_seconds:
         chosen = recipe_in_seconds(defence, GREY[s])
     else:
         chosen = recipes.recipe_of(defence, sets[s], in_full=run.training == "full")
     return chosen.replace(epochs=run.epochs) if run.epochs else chosen
 
 
-@functools.cache
+not_held_out = {
+    s: train[s].take(torch.arange(run.n_held_out, len(train[s]))) for s in GREY if s in sets
+}
+
+
 def trained_on(defence, s):
     """Madry's code holds the first 5,000 images back."""
-    first = run.n_held_out if s in GREY and defence in ("natural", "madry") else 0
-    return train[s].take(torch.arange(first, len(train[s])))
+    return not_held_out[s] if s in GREY and defence in ("natural", "madry") else train[s]
 
 
-nets = {
-    (defence, s): networks.Network(
-        recipe(defence, s), trained_on(defence, s), seed=run.seed, device=run.device
-    )
-    for s in sets
-    for defence in ("natural", *(d for d in run.defences if d in TRIED.get(s, run.defences)))
-}
-if run.profile == "check":  # on what is published
-    nets = {key: net for key, net in nets.items() if net.is_there()}
+nets = networks.Networks()
+for s in sets:
+    for defence in ("natural", *(d for d in run.defences if d in TRIED.get(s, run.defences))):
+        images = trained_on(defence, s)
+        net = networks.Network(recipe(defence, s), images, seed=run.seed, device=run.device)
+        if run.profile != "check" or net.is_there():  # a check is on what is published
+            nets[defence, s] = net
 if run.profile != "quick":  # there training is over before a worker starts
     networks.join(nets.values())
+beyond_rows = {} if run.profile == "check" else nets  # for what no claimed row needs
 
 # %% [markdown]
 # What each is worth on the test set, before any blind spot: accuracy, accuracy under 40 steps of PGD at its radius, and for
@@ -213,16 +212,12 @@ def threat(defence, s):
     return ball(eps=run.epsilon or radii.get(defence, GREY.get(s, 8 / 255)))
 
 
-correct = {
-    (defence, s): kept(evaluation.correct, net, test[s].images, test[s].labels)
-    for (defence, s), net in nets.items()
-}
-for (defence, s), hits in correct.items():
-    if hits.sum() < 4:
-        raise RuntimeError(
-            f"{defence} on {sets[s]}: fewer than 4 of {len(hits)} test images"
-            " are classified correctly, there is nothing to attack"
-        )
+@functools.cache
+def correct(defence, s):
+    """Whether each test image is classified correctly."""
+    hits = kept(evaluation.correct, nets[defence, s], test[s].images, test[s].labels)
+    sanity.hold(hits.sum() >= 4, f"{defence} on {sets[s]}: fewer than 4 images to attack")
+    return hits
 
 
 # %% tags=["hide-input"]
@@ -231,11 +226,11 @@ def percent(hits):
 
 
 certified, worth = {}, []
-for (defence, s), net in nets.items():
+for (defence, s), net in beyond_rows.items():
     eps, full = threat(defence, s).eps, run.trend_steps >= 40
     size = {"steps": min(40, run.trend_steps), "step_size": eps / (30 if full else 4)}
     pgd = attacks.PGD(threat=threat(defence, s), dtype=run.dtype, **size)
-    line = [s, LABELS[defence], percent(correct[defence, s]), "", "", ""]
+    line = [s, LABELS[defence], percent(correct(defence, s)), "", "", ""]
     if defence != "natural":
         under = evaluation.evaluate(net, pgd, test[s])
         line[3] = str(under.robust_accuracy())
@@ -249,7 +244,7 @@ for (defence, s), net in nets.items():
         )
         line[4:] = [percent(dual), percent(interval)]
         sanity.hold(not (dual & ~under.attacked).any(), "PGD broke a certified image")
-        fewer = in_seconds(s) or interval.sum() <= dual.sum()
+        fewer = s in in_seconds or interval.sum() <= dual.sum()
         sanity.hold(fewer, "intervals certify more than the dual bound")
         certified[s] = dual
     worth.append(line)
@@ -266,13 +261,20 @@ plain("data set, network, accuracy, under PGD, certified, by intervals", worth)
 # $$
 #
 # by Adam on $w$, doubles $c$ until the label changes, then lowers $\tau$ below what was achieved and starts again from
-# there, until it fails. Every image runs through its own $c$ and $\tau$. The paper adds two starts: the image with Gaussian
-# noise of 0.2, and a plain grey image. For WRM it is their l2 attack: $\|\delta\|_2^2$ takes the place of the sum, and $c$
-# is found by bisection, in nine rounds.
-#
+# there, until it fails. The paper adds two starts: the image with Gaussian noise of 0.2, and a plain grey image. For WRM it
+# is their l2 attack: $\|\delta\|_2^2$ takes the place of the sum, and $c$ is found by bisection, in nine rounds. In the
+# library every image of a batch has a $c$ and a $\tau$ of its own, which move on after each step on $w$:
+
+# %%
+source(carlini.LinfRows)
+
+# %% [markdown]
 # The tables ask less: only whether the distance is *below the threshold*. So their rates are measured with a cheaper
 # attack: gradient ascent on the margin $\max_{j\ne y} z_j - z_y$ inside the ball of the threshold, 100 steps of
 # $\epsilon/10$, from the paper's two starts (the grey image projected into the ball) and, at `paper`, from five random ones.
+
+# %%
+source(blind_spots.FixedRadius.__call__)
 
 
 # %%
@@ -306,19 +308,23 @@ def columns_of(defence, s):
     return COLUMNS.get((defence, s), ELSE) if asked == (1, 0) else [(1.0, 0.0), asked]
 
 
-n_each = {"n": run.n_carlini, "n_moved": run.n_gallery}
-places, closest, in_full = {}, {}, {}  # of images correct in every column
-shown = ["MNIST"] if run.profile == "check" else GREY  # C&W is slow
-for d, s in (key for key in nets if key[0] != "natural" and key[1] in shown):
-    places[d, s], closest[d, s], in_full[d, s] = blind_spots.nearest_in_cells(
-        nets[d, s], nearest_attack(d), test[s], columns_of(d, s), **n_each
-    )
+wanted = beyond_rows or [("madry", "MNIST")]  # C&W is slow
+wanted = [(d, s) for d, s in wanted if d != "natural" and s in GREY]
+searched = networks.Networks({key: nets[key] for key in wanted if key in nets})
+
+
+@functools.cache
+def nearest(defence, s):
+    """Of images correct in every column: their places, the nearest examples in each, and the batches of both."""
+    which = (searched[defence, s], nearest_attack(defence), test[s], columns_of(defence, s))
+    return blind_spots.nearest_in_cells(*which, n=run.n_carlini, n_moved=run.n_gallery)
+
 
 # %% tags=["hide-input"]
 beside = []
-for (defence, s), picked in places.items():
-    few, eps = test[s].take(picked), threat(defence, s).eps
-    far = closest[defence, s][0].distances
+for defence, s in (key for key in searched if key in beyond_rows):
+    picked, columns, _ = nearest(defence, s)
+    few, eps, far = test[s].take(picked), threat(defence, s).eps, columns[0].distances
     tried = [at_radius(defence, s), at_radius(defence, s, restarts=5)]
     ascent, seven = (~evaluation.evaluate(nets[defence, s], a, few).attacked for a in tried)
     apart = Outcomes(ascent, [run.seed]) - Outcomes(far < eps, [run.seed])
@@ -338,22 +344,23 @@ plain(f"{header}, ascent - C&W [95% CI], C&W alone", beside)
 # steps in balls of a ladder of radii, each a twentieth larger than the last; bisection finds the smallest that holds an
 # example. Both stop a step short, C&W up to a tenth of the distance, PGD up to a twentieth. So their examples are then
 # drawn towards the image on a straight line, again by bisection, as far as they still fool. Both readings are compared: the
-# first was the criterion of the second edition, which C&W failed.
+# first was the criterion of the second edition, which C&W failed. This is how they are drawn near:
+
+# %%
+source(carlini.shortened)
 
 
 # %%
 @functools.cache
 def distances_of_both(s):
     """Images that fall to both attacks, and C&W's and PGD's linf distances: as found, and drawn near."""
-    where, cw, net = places["madry", s], in_full["madry", s], nets["madry", s]
+    where, _, cw = nearest("madry", s)
     few, pgd = test[s].take(where), {"steps": run.steps, "dtype": run.dtype}
-    found = kept(carlini.beside_pgd, net, cw, few, **pgd)
+    found = kept(carlini.beside_pgd, nets["madry", s], cw, few, **pgd)
     return where[found["fell"]], {how: found[how].numpy() for how in ("as found", "drawn near")}
 
 
 def closer(dataset, quantity, examples="drawn near"):
-    if ("madry", dataset) not in places:
-        return None
     where, far = distances_of_both(dataset)
     apart = far[examples][0] - far[examples][1]
     if len(apart) < 4:
@@ -367,14 +374,12 @@ study.measure("BS-X2", by=closer)
 study.table("BS-X2")
 
 # %% tags=["hide-input"]
-plain(
-    "data set, examples, n, C&W: mean distance, PGD: mean distance",
-    [
-        (s, how, len(cw), f"{cw.mean():.3f}", f"{pgd.mean():.3f}")
-        for s in (s for defence, s in places if defence == "madry")
-        for how, (cw, pgd) in distances_of_both(s)[1].items()
-    ],
-)
+means = [
+    (s, how, len(cw), f"{cw.mean():.3f}", f"{pgd.mean():.3f}")
+    for s in (s for defence, s in searched if defence == "madry")
+    for how, (cw, pgd) in distances_of_both(s)[1].items()
+]
+plain("data set, examples, n, C&W: mean distance, PGD: mean distance", means)
 
 # %% [markdown]
 # ## Does failure grow with the distance to the training set?
@@ -386,34 +391,45 @@ plain(
 # D(x) = \tfrac1k \sum_{i \le k} \bigl\| h(x) - h(x_{\pi_i(x)}) \bigr\|_2 ,
 # $$
 #
-# once with the features of the adversarially trained network and once with those of a naturally trained one. Then every
-# test image that is classified correctly is attacked. One number says how strong the relation is: the *AUROC*, the chance
-# that an image that falls lies farther away than one that stands; one half is no relation.
+# once with the features of the adversarially trained network and once with those of a naturally trained one, to all
+# training images, with $\|a-b\|^2 = \|a\|^2 + \|b\|^2 - 2ab$ so that a matrix product does the work:
+
+# %%
+source(feature_distance.neighbour_distances)
+
+# %% [markdown]
+# Then every test image that is classified correctly is attacked. One number says how strong the relation is: the *AUROC*,
+# the chance that an image that falls lies farther away than one that stands; one half is no relation.
 
 # %%
 FEATURES = OWN, NATURAL = "adversarially trained features", "natural features"
-fewest = min(len(trained_on("madry", s)) for s in sets)
-KS = [k for k in (5, 10, 100, 1000) if k <= fewest]
-distances, fallen = {}, {}  # of and on all test images, by (network, data set)
-for (d, s), net in nets.items():
-    certificate = d == "kolter_wong" and s == "CIFAR-10"
-    if d in ("natural", "madry") or certificate:
-        distances[d, s] = kept(feature_distance.distances, net, test[s], trained_on(d, s), KS)
-    if d == "madry" or certificate:
-        attack = at_radius(d, s, steps=run.trend_steps, restarts=0)
-        fallen[d, s] = ~evaluation.evaluate(net, attack, test[s]).attacked
+KS = [k for k in (5, 10, 100, 1000) if k <= fewest - run.n_held_out]
+
+
+@functools.cache
+def distances(defence, s):
+    """Distances of all test images to what a network was trained on, in its own features, by their kind."""
+    net = nets[defence, s]
+    return kept(feature_distance.distances, net, test[s], trained_on(defence, s), KS)
+
+
+@functools.cache
+def fallen(defence, s):
+    """Which of all test images fall."""
+    attack = at_radius(defence, s, steps=run.trend_steps, restarts=0)
+    return ~evaluation.evaluate(nets[defence, s], attack, test[s]).attacked
 
 
 def farness(s, features, defence="madry", k=5):
     """Distances and successes of the correctly classified test images."""
-    right = correct[defence, s].numpy()
-    far = distances["natural" if features == NATURAL else defence, s][str(k)].numpy()
-    return far[right], fallen[defence, s].numpy()[right]
+    right = correct(defence, s).numpy()
+    far = distances("natural" if features == NATURAL else defence, s)[str(k)].numpy()
+    return far[right], fallen(defence, s).numpy()[right]
 
 
 # %%
 def trend(dataset, defence, features, k, quantity):
-    if (defence, dataset) not in fallen or k not in KS:
+    if run.profile == "check" or k not in KS:  # a rank among fewer images is another number
         return None
     far, hits = farness(dataset, features, defence, k)
     if hits.all() or not hits.any():
@@ -431,16 +447,14 @@ study.measure(*TRENDS, by=trend)
 study.table(*TRENDS)
 
 
-# %%
+# %% mystnb={"figure": {"name": "bs-trend", "caption": "Success of the attack on the Madry network over the distance of a test image to its five nearest training images, in the features of the adversarially trained network itself. Points: equal-width bins with at least five attacked images, with 95% intervals; grey: how many images lie in each bin."}, "image": {"alt": "Success rates with interval bars over embedding distance, one panel for each data set, above a grey histogram of counts."}}
 def bins(s, features, **which):
     """Success over distance in 30 bins of one width; the paper does not say how many."""
     far, hits = farness(s, features, **which)
     return {"at eps": statistics.equal_width_bins(far, hits, least=5)}
 
 
-trended = [s for defence, s in fallen if defence == "madry"]
-
-# %% mystnb={"figure": {"name": "bs-trend", "caption": "Success of the attack on the Madry network over the distance of a test image to its five nearest training images, in the features of the adversarially trained network itself. Points: equal-width bins with at least five attacked images, with 95% intervals; grey: how many images lie in each bin."}, "image": {"alt": "Success rates with interval bars over embedding distance, one panel for each data set, above a grey histogram of counts."}}
+trended = [s for defence, s in beyond_rows if defence == "madry"]
 figures.trends({s: bins(s, OWN) for s in trended}, xlabel="distance to the 5 nearest")
 
 # %% mystnb={"figure": {"name": "bs-trend-natural", "caption": "The same with distances in the features of the naturally trained network."}, "image": {"alt": "Success rates with interval bars over embedding distance in natural features, one panel for each data set."}}
@@ -448,17 +462,13 @@ figures.trends({s: bins(s, NATURAL) for s in trended}, xlabel="distance to the 5
 
 # %% mystnb={"figure": {"name": "bs-trend-k", "caption": "The same with the mean distance to more neighbours, in the features of the adversarially trained network: on CIFAR-10 as in the paper where it is part of the run, else on the last data set."}, "image": {"alt": "Success rates with interval bars over the distance to more neighbours, one panel for each number of neighbours."}}
 many = ["CIFAR-10"] if "CIFAR-10" in trended else trended[-1:]
-figures.trends(
-    {f"{s}, k = {k:,}": bins(s, OWN, k=k) for s in many for k in KS if k > 5},
-    xlabel="distance to the k nearest",
-)
+further = {f"{s}, k = {k:,}": bins(s, OWN, k=k) for s in many for k in KS if k > 5}
+figures.trends(further, xlabel="distance to the k nearest")
 
 # %% tags=["hide-input"] mystnb={"figure": {"name": "bs-trend-certified", "caption": "The same for a network trained on a certificate, on CIFAR-10 (at `paper`)."}, "image": {"alt": "Success rates with interval bars over embedding distance, for two kinds of features."}}
-certificates = [s for defence, s in fallen if defence == "kolter_wong"]
-figures.trends(
-    {f: bins(s, f, defence="kolter_wong") for s in certificates for f in FEATURES},
-    xlabel="distance to the 5 nearest",
-)
+key = ("kolter_wong", "CIFAR-10")
+certified_trends = {f: bins(key[1], f, defence=key[0]) for f in FEATURES if key in beyond_rows}
+figures.trends(certified_trends, xlabel="distance to the 5 nearest")
 
 # %% [markdown]
 # The same for every number of neighbours, as AUROC and as rank correlation. The paper does not say whether its features were
@@ -477,11 +487,11 @@ def strength(features, far, hits):
 lines = []
 for s, features in ((s, f) for s in trended for f in FEATURES):
     lines += [(s, *strength(f"{features}, k = {k}", *farness(s, features, k=k))) for k in KS]
-    if s in GREY and run.profile != "check":
+    if s in GREY:
         d = "natural" if features == NATURAL else "madry"
-        where = (test[s], trained_on(d, s), [5])
-        before = kept(feature_distance.distances, nets[d, s], *where, drop=2)["5"].numpy()
-        far, hits = before[correct["madry", s].numpy()], farness(s, features)[1]
+        where = (nets[d, s], test[s], trained_on(d, s), [5])
+        before = kept(feature_distance.distances, *where, drop=2)["5"].numpy()
+        far, hits = before[correct("madry", s).numpy()], farness(s, features)[1]
         lines.append((s, *strength(f"{features} before the ReLU, k = 5", far, hits)))
 plain("data set, features, AUROC, rank correlation", lines)
 
@@ -514,35 +524,30 @@ def embedded(s, features):
     return {kind: np.array([each[kind].item() for each in found]) for kind in KINDS}
 
 
-# %%
 def apart(dataset, quantity):
     """Table 1, and the rates of the Madry network on whole test sets that the text compares."""
     kind, _, features = quantity.partition(", ")
-    if ("natural" if features == NATURAL else "madry", dataset) not in nets:
-        return None
-    if kind == "KL divergence" and run.profile == "check":
-        return "an embedding is not the same on two machines"
     if kind == "KL divergence":
+        if run.profile == "check":
+            return "an embedding is not the same on two machines"
         values = embedded(dataset, features)["truncated"][:, None]
         n, note = min(run.n_embedded, len(test[dataset])), "seeds are embeddings of one network"
         return Outcomes(values, range(run.n_embeddings), n=n, note=note)
-    right, fell = correct["madry", dataset].numpy(), fallen["madry", dataset].numpy()
+    right, fell = (found("madry", dataset).numpy() for found in (correct, fallen))
     if kind == "success":
         return Outcomes(fell[right], [run.seed], right.nonzero()[0], dataset)
-    values = {
-        "accuracy": lambda: right,
-        "accuracy under attack": lambda: right & ~fell,
-        "accuracy under PGD-20": lambda: under_pgd_20(dataset),
-        "normalised distance": lambda: distances["madry", dataset]["normalised"].numpy(),
-    }[kind]()
+    if kind == "normalised distance":
+        values = distances("madry", dataset)["normalised"].numpy()
+    elif kind == "accuracy under PGD-20":
+        pgd = attacks.PGD(
+            threat=threat("madry", dataset), steps=20, step_size=2 / 255, dtype=run.dtype
+        )
+        values = (
+            evaluation.evaluate(nets["madry", dataset], pgd, test[dataset]).attacked.numpy() & right
+        )
+    else:
+        values = {"accuracy": right, "accuracy under attack": right & ~fell}[kind]
     return Outcomes(values, [run.seed], dataset=dataset)
-
-
-def under_pgd_20(s):
-    ball = threat("madry", s)
-    pgd = attacks.PGD(threat=ball, steps=20, step_size=2 / 255, dtype=run.dtype)
-    found = evaluation.evaluate(nets["madry", s], pgd, test[s])
-    return (found.clean & found.attacked).numpy()
 
 
 study.measure("BS-T1", "BS-X1", "BS-X3", by=apart)
@@ -551,10 +556,10 @@ study.table("BS-T1", "BS-X1", "BS-X3")
 # %% tags=["hide-input"]
 rows = []
 for network, features in (("madry", OWN), ("natural", NATURAL)):
-    for s in (s for key, s in distances if key == network and run.profile != "check"):
+    for s in (s for defence, s in beyond_rows if defence == network):
         found = embedded(s, features)
         means = [f"{found[kind].mean():.3f}" for kind in KINDS]
-        far = f"{distances[network, s]['normalised'].mean():.4f}"
+        far = f"{distances(network, s)['normalised'].mean():.4f}"
         rows.append((s, features, *means, f"{np.ptp(found['truncated']):.3f}", far))
 plain("data set, features, KL, renormalised, from itself, spread, normalised distance", rows)
 
@@ -564,8 +569,7 @@ plain("data set, features, KL, renormalised, from itself, spread, normalised dis
 # comes out here. *Excess* is the divergence of the test points minus that of the training set from itself.
 
 # %%
-enough = run.n_test >= 100 and run.profile != "check"
-lines, flat = [], [s for s in GREY if ("madry", s) in nets and enough]
+lines, flat = [], [s for s in GREY if ("madry", s) in beyond_rows and run.n_test >= 100]
 for label, choices in feature_distance.VARIANTS.items() if flat else ():
     numbers = []
     for s in flat:
@@ -587,15 +591,17 @@ plain(", ".join(["changed", *(f"{s}{kind}" for s in flat for kind in ("", ": exc
 # $$
 #
 # So already at $\beta = 0$ a black background turns dark grey, $(1-\alpha)/2$, and white pales by as much. The paper's
-# shifts are the largest possible, $\beta = (1-\alpha)/2$: white stays white, and the background rises to $1 - \alpha$.
+# shifts are the largest possible, $\beta = (1-\alpha)/2$: white stays white, and the background rises to $1 - \alpha$. The
+# copy that the model still classifies correctly is then attacked as above.
+
+# %%
+source(blind_spots.scale_shift)
 
 # %% mystnb={"figure": {"name": "bs-scaled", "caption": "The first test images, and the same scaled and shifted as in the paper's tables. Nothing has been attacked yet."}, "image": {"alt": "Rows of eight test images, each row a little paler and with a greyer background than the one above."}}
 eight = test[next(iter(sets))].images[:8]
+scaled = [(1, 0), (0.9, 0), (0.9, 0.05), (0.7, 0), (0.7, 0.15)]
 figures.gallery(
-    {
-        f"alpha={a:g}\nbeta={b:g}": blind_spots.scale_shift(eight, a, b)
-        for a, b in [(1, 0), (0.9, 0), (0.9, 0.05), (0.7, 0), (0.7, 0.15)]
-    }
+    {f"alpha={a:g}\nbeta={b:g}": blind_spots.scale_shift(eight, a, b) for a, b in scaled}
 )
 
 
@@ -618,7 +624,7 @@ def cell(defence, s, alpha, beta):
 
 
 def blind_spot(dataset, defence, alpha, beta, quantity):
-    if (defence, dataset) not in nets or (alpha, beta) not in cells_of(defence, dataset):
+    if (alpha, beta) not in cells_of(defence, dataset):
         return None
     return cell(defence, dataset, alpha, beta).outcomes(quantity, [run.seed], dataset)
 
@@ -627,16 +633,13 @@ study.measure(*TABLES, by=blind_spot)
 study.table(*TABLES)
 
 # %% mystnb={"figure": {"name": "bs-cells", "caption": "Success in blind spots: every cell of the paper's tables, alpha and beta behind the network. Filled: this run, at the threshold of the defence and at the stricter one that shrinks with the contrast; hollow diamonds: the paper."}, "image": {"alt": "Dot plot of success rates in percent, one line for each defence, data set, scale and shift, with the paper's numbers as diamonds."}}
-study.dots(
-    TABLES,
-    lines={
-        f"{s}, {LABELS[d]}, {a:g}, {b:g}": {"dataset": s, "defence": d, "alpha": a, "beta": b}
-        for d, s in nets
-        for a, b in cells_of(d, s)
-    },
-    series={q: {"quantity": f"success {q}"} for q in ("at eps", "at alpha eps")},
-    xlabel="success (%), over attacked images",
-)
+lines = {
+    f"{s}, {LABELS[d]}, {a:g}, {b:g}": {"dataset": s, "defence": d, "alpha": a, "beta": b}
+    for d, s in nets
+    for a, b in cells_of(d, s)
+}
+series = {q: {"quantity": f"success {q}"} for q in ("at eps", "at alpha eps")}
+study.dots(TABLES, lines=lines, series=series, xlabel="success (%), over attacked images")
 
 # %% [markdown]
 # A certificate holds for the image it was computed for. How many of the attacked copies have one of their own, at
@@ -644,7 +647,7 @@ study.dots(
 
 # %% tags=["hide-input"]
 copies = []
-for defence, s in (key for key in nets if key[0] == "kolter_wong"):
+for defence, s in (key for key in beyond_rows if key[0] == "kolter_wong"):
     for a, b in cells_of(defence, s):
         found, net = cell(defence, s, a, b), nets[defence, s]
         moved = blind_spots.transformed(test[s].take(found.attacked), a, b)
@@ -661,19 +664,20 @@ plain("data set, alpha, beta, certified copies", copies)
 # a smaller change. The rows compare mean distances from column to column; the paper prints those of one image.
 
 # %%
-drawn = min([run.n_gallery, *map(len, places.values())])
+drawn = min([run.n_gallery, *(len(nearest(*key)[0]) for key in searched)])
 PARTS = {"first": slice(0, drawn // 2), "second": slice(drawn // 2, drawn)}
 
 
 def gallery_distance(dataset, defence, part, column):
     """Distances in one column of the gallery, of the images that fell in every column."""
-    if (defence, dataset) not in closest or asked != (1, 0):
+    if asked != (1, 0):
         return None
-    far = [found.distances[: run.n_gallery][PARTS[part]] for found in closest[defence, dataset]]
+    places, columns, _ = nearest(defence, dataset)
+    far = [found.distances[: run.n_gallery][PARTS[part]] for found in columns]
     fell = torch.stack(far).isfinite().all(0)
     if fell.sum() < 3:
         return "fewer than 3 images fell in every column"
-    where = places[defence, dataset][: run.n_gallery][PARTS[part]][fell]
+    where = places[: run.n_gallery][PARTS[part]][fell]
     return Outcomes(far[column][fell], [run.seed], where, dataset)
 
 
@@ -685,10 +689,11 @@ study.table("BS-F4", "BS-F10", "BS-F12")
 def gallery(keys, part="first"):
     """Images and their adversarial examples in the columns of the paper, for the first network that there is."""
     rows, notes = {}, {}
-    for defence, s in [key for key in keys if key in closest][:1]:
+    for defence, s in [key for key in keys if key in searched and drawn][:1]:
         some = slice(PARTS[part].start, min(PARTS[part].start + 8, PARTS[part].stop))
-        images = test[s].images[places[defence, s][some]]
-        for (a, b), found in zip(columns_of(defence, s), closest[defence, s], strict=True):
+        places, columns, _ = nearest(defence, s)
+        images = test[s].images[places[some]]
+        for (a, b), found in zip(columns_of(defence, s), columns, strict=True):
             rows[f"{a:g}, {b:g}"] = blind_spots.scale_shift(images, a, b)
             rows[f"{a:g}, {b:g}\nattacked"] = found.images[some]
             notes[f"{a:g}, {b:g}\nattacked"] = [f"{x:.3f}" for x in found.distances[some].tolist()]
@@ -696,7 +701,7 @@ def gallery(keys, part="first"):
 
 
 # %% mystnb={"figure": {"name": "bs-gallery", "caption": "The first defence on the first data set of this run (Madry on MNIST in the published edition): test images as they are, scaled, and scaled and shifted (alpha and beta beside each row), and the nearest adversarial examples of C&W (lower row), each with its distance."}, "image": {"alt": "Six rows of images: for each column of the paper's gallery the images and their adversarial examples."}}
-gallery(closest)
+gallery(searched)
 
 # %% mystnb={"figure": {"name": "bs-gallery-clothes", "caption": "The same for the Madry network on Fashion-MNIST, where it is part of the run."}, "image": {"alt": "Rows of images in pairs: scaled and shifted images, and their adversarial examples."}}
 gallery([("madry", "Fashion-MNIST")])
@@ -723,36 +728,31 @@ SCALES = {"MNIST": 0.7, "Fashion-MNIST": 0.9}
 
 @functools.cache
 def as_they_are_and_scaled(s, alpha):
+    stay = distances("madry", s)["5"].numpy()
     moved, near = blind_spots.transformed(test[s], alpha, 0.0), trained_on("madry", s)
     away = kept(feature_distance.distances, nets["madry", s], moved, near, [5])["5"].numpy()
-    return distances["madry", s]["5"].numpy(), away
+    return stay, away
 
 
 def detection(dataset, alpha):
-    if ("madry", dataset) not in nets:
+    if run.profile == "check":  # as above
         return None
     stay, away = as_they_are_and_scaled(dataset, alpha)
     scores = np.concatenate([stay[::2], away[1::2]])
     scaled = np.repeat([False, True], [len(stay[::2]), len(away[1::2])])
     area, ends = statistics.auroc(scores, scaled)
     _, p = statistics.two_sample_test(stay[::2], away[1::2])
-    return Measurement(
-        area, ends, len(stay[::2]), [run.seed], note=f"Kolmogorov-Smirnov p = {p:.1g}"
-    )
+    note = f"Kolmogorov-Smirnov p = {p:.1g}"
+    return Measurement(area, ends, len(stay[::2]), [run.seed], note=note)
 
 
 study.measure("BS-F5", by=detection)
 study.table("BS-F5")
 
 # %% mystnb={"figure": {"name": "bs-detect", "caption": "Distance to the five nearest training images, features of the adversarially trained network: test images as they are, and scaled."}, "image": {"alt": "Two overlaid histograms of distances for each data set."}}
-figures.histograms(
-    {
-        s: dict(zip(("as they are", f"alpha = {a:g}"), as_they_are_and_scaled(s, a), strict=True))
-        for s, a in SCALES.items()
-        if ("madry", s) in nets
-    },
-    xlabel="distance to the 5 nearest",
-)
+pairs = {s: as_they_are_and_scaled(s, a) for s, a in SCALES.items() if ("madry", s) in beyond_rows}
+named = {s: {"as they are": a, f"alpha = {SCALES[s]:g}": b} for s, (a, b) in pairs.items()}
+figures.histograms(named, xlabel="distance to the 5 nearest")
 
 # %% [markdown]
 # ## Beyond the paper: the whole plane
@@ -762,13 +762,11 @@ figures.histograms(
 # %% mystnb={"figure": {"name": "bs-map", "caption": "Success (%) of the attack on the Madry network over scale (columns) and shift (lines, as a share of the largest possible), at the threshold of the defence, with fewer images and steps than in the tables: a cell at `standard` is good to 7 points. Empty where more than half of the images are misclassified before the attack."}, "image": {"alt": "Annotated heat maps of success rates; darker is higher; the column at scale one holds one value."}}
 scales, shares = [1.0, 0.95, 0.9, 0.85, 0.8, 0.7], [1.0, 0.5, 0.0, -0.5, -1.0]
 grid = {"scales": scales, "shares": shares, "n": run.n_map}
-defended = [s for s in sets if s in GREY and ("madry", s) in nets and run.profile != "check"]
+defended = [s for s in sets if s in GREY and ("madry", s) in beyond_rows]
 probes = {s: data.some(test[s], 2 * run.n_map) for s in defended}
 quick_look = {"steps": run.trend_steps, "restarts": 0}
-planes = {
-    s: blind_spots.plane(nets["madry", s], at_radius("madry", s, **quick_look), probe, **grid)
-    for s, probe in probes.items()
-}
+look = {s: at_radius("madry", s, **quick_look) for s in probes}
+planes = {s: blind_spots.plane(nets["madry", s], look[s], probes[s], **grid) for s in probes}
 on_the_plane = {"xlabel": "scale alpha", "ylabel": "share of the largest shift"}
 on_the_plane |= {"lines": [f"{b:g}" for b in shares], "columns": [f"{a:g}" for a in scales]}
 figures.matrices({s: success for s, (success, _) in planes.items()}, **on_the_plane)
@@ -787,14 +785,13 @@ repairs = []
 for s in defended[:1] if run.n_repair else ():
     usual = recipe("madry", s)
     scaled = ScaledAndShifted(objective=usual.objective, least=0.7)
-    repaired = networks.Network(
-        usual.replace(objective=scaled), trained_on("madry", s), seed=run.seed, device=run.device
-    )
+    where = {"seed": run.seed, "device": run.device}
+    repaired = networks.Network(usual.replace(objective=scaled), trained_on("madry", s), **where)
     attack, n = at_radius("madry", s), run.n_repair
     for a, b in cells_of("madry", s):
         after = blind_spots.attack_cell(repaired, attack, test[s], alpha=a, beta=b, n=n)
-        before = cell("madry", s, a, b)
-        for who, found in (("Madry", before), ("trained on scaled images", after)):
+        both = {"Madry": cell("madry", s, a, b), "trained on scaled images": after}
+        for who, found in both.items():
             hits = (found.at_eps[:n], found.at_alpha_eps[:n])
             rates = [100 * hit.double().mean().item() for hit in hits]
             repairs.append((s, f"{a:g}", f"{b:g}", who, *rates, found.accuracy().percent))
@@ -957,9 +954,8 @@ if run.model:
 lines = []
 for label, defence, s, net in tried:
     for a, b in cells_of(defence, s):
-        found = blind_spots.attack_cell(
-            net, at_radius(defence, s), test[s], alpha=a, beta=b, n=run.n_attacked
-        )
+        how = {"alpha": a, "beta": b, "n": run.n_attacked}
+        found = blind_spots.attack_cell(net, at_radius(defence, s), test[s], **how)
         rates = (found.accuracy(), found.success(), found.success(strict=True))
         eps = f"{threat(defence, s).eps:.4g}"
         lines.append((label, s, eps, f"{a:g}", f"{b:g}", *map(str, rates)))

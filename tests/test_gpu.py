@@ -91,7 +91,7 @@ def test_an_attack_stays_in_its_threat_set_and_reaches_the_verdicts_of_the_cpu(n
 
 def test_carlini_stays_in_the_box_and_finds_distances_like_those_of_the_cpu(few, digits_net, on_gpu):
     attack, part = carlini.CarliniLinf(iterations=20, **FLOAT32), few.first(16)
-    here, there = (carlini.nearest(net, attack, part) for net in (digits_net, on_gpu))
+    here, there = (carlini.Nearest(**carlini.batches(net, attack, part)[0]()) for net in (digits_net, on_gpu))
     threats.check_inside(attack.threat, part.images, there.images)
     fell = here.distances.isfinite()
     assert torch.equal(there.distances.isfinite(), fell)

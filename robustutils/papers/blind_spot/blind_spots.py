@@ -83,6 +83,15 @@ class FixedRadius:
                 "at least 1 step, and no negative number"
             )
 
+    def start(self, x: Tensor, attempt: int, generator: torch.Generator) -> Tensor:
+        """Where an attempt on images begins, as a change of them: the paper's two starts first, then random points."""
+        if attempt == 0:
+            noise = self.noise * torch.randn(x.shape, generator=generator).to(x.device)
+            return self.threat.project(x, noise)
+        if attempt == 1:
+            return self.threat.project(x, 0.5 - x)
+        return self.threat.start(x, generator)
+
     def __call__(
         self, model: nn.Module, x: Tensor, y: Tensor, generator: torch.Generator | None = None
     ) -> Tensor:
@@ -92,20 +101,12 @@ class FixedRadius:
             x, y = admitted(model, x, y)
             result, left = x.clone(), torch.arange(len(x), device=x.device)
             for attempt in range(2 + self.restarts):
-                images = x[left]
-                if attempt == 0:
-                    noise = self.noise * torch.randn(images.shape, generator=generator).to(x.device)
-                    delta = self.threat.project(images, noise)
-                elif attempt == 1:
-                    delta = self.threat.project(images, 0.5 - images)
-                else:
-                    delta = self.threat.start(images, generator)
                 result[left] = ascend(
                     model,
-                    images,
+                    x[left],
                     y[left],
                     threat=self.threat,
-                    delta=delta,
+                    delta=self.start(x[left], attempt, generator),
                     steps=self.steps,
                     step_size=self.threat.eps / 10,
                     loss=margin,
@@ -264,7 +265,7 @@ def nearest_in_cells(
 
     The images are the first ``n`` that are classified correctly in every cell, those of a cell other than (1, 0) the first
     ``n_moved`` of these. Returns their places in the data set; for each cell the distances of all and the images of its
-    first ``n_moved``; and the batches of :func:`.carlini.nearest` with all images, cell after cell.
+    first ``n_moved``; and the batches of :func:`.carlini.batches` with all images, cell after cell.
 
     Raises:
         ValueError: fewer than 4 images are classified correctly in every cell.

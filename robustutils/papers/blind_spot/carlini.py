@@ -1,9 +1,10 @@
 """Carlini & Wagner's attacks: how far is the nearest adversarial image?
 
-They look for the smallest distortion instead of the highest loss inside a ball. All images of a batch are
-optimised together, yet each runs its own schedule: its own constant c, threshold, Adam moments and counters, and
-it leaves the batch when its own search is over. An image's pixels are (tanh(w) + 1) / 2, so the box [0, 1] needs no
-projection. As in BS there are two starts for each image, and the nearer result counts.
+They look for the smallest distortion instead of the highest loss inside a ball, by a loop of their own and not by
+:func:`robustutils.attacks.ascend`: all images of a batch are optimised together, yet each runs its own schedule, with its
+own constant c, threshold, Adam moments and counters, and leaves the batch when its own search is over. An image's pixels
+are (tanh(w) + 1) / 2, so the box [0, 1] needs no projection. As in BS there are two starts for each image, and the
+nearer result counts.
 """
 
 from collections.abc import Sequence
@@ -78,7 +79,7 @@ class _Rows:
         raise NotImplementedError
 
 
-class _LinfRows(_Rows):
+class LinfRows(_Rows):
     """Rounds of a shrinking threshold tau; within a round c grows, and w goes on, until it succeeds."""
 
     attack: "CarliniLinf"
@@ -244,7 +245,7 @@ class CarliniLinf(_Carlini):
         return Linf(eps=1.0)
 
     def rows(self, x: Tensor, y: Tensor, start: Tensor) -> _Rows:
-        return _LinfRows(self, x, y, start)
+        return LinfRows(self, x, y, start)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -286,20 +287,12 @@ class Nearest:
     distances: Tensor
 
 
-def nearest(
-    model: Model, attack: CarliniLinf | CarliniL2, dataset: Dataset, *, batch_size: int = 100, seed: int = 0
-) -> Nearest:
-    """The attack on a whole data set, held to the box; each batch is kept in the artifact cache when it is done."""
-    parts = [part() for part in batches(model, attack, dataset, batch_size=batch_size, seed=seed)]
-    return Nearest(*(torch.cat([part[name] for part in parts]) for name in ("images", "distances")))
-
-
 def batches(
-    model: Model, attack: CarliniLinf | CarliniL2, dataset: Dataset, *, batch_size: int = 100, seed: int = 0
+    model: Model, attack: CarliniLinf | CarliniL2, dataset: Dataset, *, batch_size: int = 100
 ) -> list[Call]:
-    """The batches of :func:`nearest` as artifacts: ``images`` and ``distances`` by name, looked for when called."""
+    """The attack on a data set, batch by batch: artifacts that hold ``images`` and ``distances``, looked for when called."""
     return [
-        later(_nearest, model, attack, x, y, seed + batch_size * number)
+        later(_nearest, model, attack, x, y, batch_size * number)
         for number, (x, y) in enumerate(
             zip(dataset.images.split(batch_size), dataset.labels.split(batch_size), strict=True)
         )

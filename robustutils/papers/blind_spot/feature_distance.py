@@ -61,9 +61,10 @@ def neighbour_distances(
     _check_rows(test, train)
     if len(ks) == 0 or min(ks) < 1 or max(ks) > len(train):
         raise ValueError(f"ks={list(ks)}: a number of neighbours is from 1 to the {len(train)} training rows")
-    centre = train.double().mean(0)
-    rows = train.double() - centre
-    squares = rows.square().sum(1)
+    rows = train.to(torch.float64, copy=True)
+    centre = rows.mean(0)
+    rows -= centre
+    squares = torch.linalg.vecdot(rows, rows)
     nearest = []
     for some in test.split(block):
         part = some.double() - centre
@@ -88,10 +89,11 @@ def normalised_distance(test: Tensor, train: Tensor, *, k: int = 5) -> Tensor:
     kept = train.amax(0) > train.amin(0)
     if not kept.any():
         raise ValueError(f"all {train.shape[1]} features are constant over the {len(train)} training rows")
-    rows = train[:, kept].double()
+    rows, moved = (part[:, kept].double() for part in (train, test))
     spread, centre = torch.std_mean(rows, dim=0, correction=0)
-    scaled = neighbour_distances((test[:, kept].double() - centre) / spread, (rows - centre) / spread, [k])
-    return scaled[k] / math.sqrt(rows.shape[1])
+    for part in (rows, moved):
+        part.sub_(centre).div_(spread)
+    return neighbour_distances(moved, rows, [k])[k] / math.sqrt(rows.shape[1])
 
 
 def _check_rows(test: Tensor, train: Tensor) -> None:

@@ -13,7 +13,7 @@ from robustutils import threats
 from robustutils.attacks import PGD, evaluation_mode, margin
 from robustutils.data import Dataset
 from robustutils.papers.blind_spot import carlini
-from robustutils.papers.blind_spot.carlini import LADDER, CarliniL2, CarliniLinf, nearest, pgd_nearest
+from robustutils.papers.blind_spot.carlini import LADDER, CarliniL2, CarliniLinf, Nearest, pgd_nearest
 from robustutils.threats import Linf
 
 WEIGHTS = torch.tensor([1.0, -2.0, 0.5, 3.0, -0.25, 1.5])
@@ -242,6 +242,14 @@ def test_the_peers_find_no_nearer_images(digits, digits_net):
 
 
 # ---- nearest ----
+
+
+def nearest(
+    model: nn.Module, attack: CarliniLinf | CarliniL2, data: Dataset, batch_size: int = 100
+) -> Nearest:
+    """The attack on a whole data set."""
+    parts = [part() for part in carlini.batches(model, attack, data, batch_size=batch_size)]
+    return Nearest(*(torch.cat([part[name] for part in parts]) for name in ("images", "distances")))
 
 
 def test_nearest_names_every_distance_and_computes_each_batch_once(cache, monkeypatch):
