@@ -3,8 +3,8 @@
 A criterion is data in a claims file. It answers two questions about a measurement: does the *direction* of
 the effect hold by its 95% interval, and does its *size* hold? A direction holds, or is refuted, or the interval
 reaches to both sides and leaves it undetermined. An interval wider than its band leaves the size undetermined. The effect
-is what the measurement states (a paired difference, a difference to a reference); without one it is the measured value itself, and for a
-sequence of values the last minus the first. Every number is in the unit of its row.
+is what the measurement states (a paired difference, a difference to a reference); without one it is the measured value,
+and for a sequence of values the last minus the first. Every number is in the unit of its row.
 
 .. list-table::
    :header-rows: 1
@@ -61,8 +61,8 @@ FIDELITIES = ("exact", "open_choice", "code_variant", "fewer", "reduced", "subst
 """From the paper's protocol away.
 
 ``exact``: as the paper says. ``open_choice``: where the paper leaves something open, such as precision, device or a
-number of steps, the chapter chooses and says what. ``code_variant``: as the authors' code does where paper and code differ. ``fewer``
-seeds or images, a ``reduced`` training or attack, a ``substitution``: other data, networks or methods instead.
+number of steps, the chapter chooses and says what. ``code_variant``: as the authors' code does where paper and code differ.
+``fewer`` seeds or images, a ``reduced`` training or attack, a ``substitution``: other data, networks or methods instead.
 """
 STRONG = FIDELITIES[:3]
 VERDICTS = (

@@ -167,7 +167,7 @@ def test_fidelity_follows_from_the_parameters(claims, parameters, row_, expected
     begun_ = begun(claims, **parameters)
     begun_.measure("EAT-T7", by=errors)
     found = row(begun_, row_)
-    assert (found["fidelity"], found["note"]) == (expected, note)
+    assert (found["fidelity"], found["departures"]) == (expected, note)
     assert found["verdict"] in ("reproduced", "agrees")
     assert (found["verdict"] == "agrees") == (expected in ("substitution", "reduced"))
 
