@@ -465,7 +465,7 @@ many = ["CIFAR-10"] if "CIFAR-10" in trended else trended[-1:]
 further = {f"{s}, k = {k:,}": bins(s, OWN, k=k) for s in many for k in KS if k > 5}
 figures.trends(further, xlabel="distance to the k nearest")
 
-# %% tags=["hide-input"] mystnb={"figure": {"name": "bs-trend-certified", "caption": "The same for a network trained on a certificate, on CIFAR-10 (at `paper`)."}, "image": {"alt": "Success rates with interval bars over embedding distance, for two kinds of features."}}
+# %% mystnb={"figure": {"name": "bs-trend-certified", "caption": "The same for a network trained on a certificate, on CIFAR-10 (at `paper`)."}, "image": {"alt": "Success rates with interval bars over embedding distance, for two kinds of features."}}
 key = ("kolter_wong", "CIFAR-10")
 certified_trends = {f: bins(key[1], f, defence=key[0]) for f in FEATURES if key in beyond_rows}
 figures.trends(certified_trends, xlabel="distance to the 5 nearest")
@@ -645,7 +645,7 @@ study.dots(TABLES, lines=lines, series=series, xlabel="success (%), over attacke
 # A certificate holds for the image it was computed for. How many of the attacked copies have one of their own, at
 # $\epsilon$? No attack may break those.
 
-# %% tags=["hide-input"]
+# %%
 copies = []
 for defence, s in (key for key in beyond_rows if key[0] == "kolter_wong"):
     for a, b in cells_of(defence, s):

@@ -147,12 +147,9 @@ NAMES = {"fonts": "FONTS", "mnist": "MNIST", "fashion_mnist": "Fashion-MNIST"}
 STORED = {"embedded": "fonts_embedded", "google": "fonts"}
 
 
-def load(name, split):
-    return data.load(STORED[run.glyphs] if name == "fonts" else name, split)
-
-
-pools = {name: load(name, "train") for name in run.dataset}
-tests = {name: data.some(load(name, "test"), run.n_test) for name in run.dataset}
+stored = {name: STORED[run.glyphs] if name == "fonts" else name for name in run.dataset}
+pools = {name: data.load(known, "train") for name, known in stored.items()}
+tests = {name: data.some(data.load(known, "test"), run.n_test) for name, known in stored.items()}
 
 # %% mystnb={"figure": {"name": "dis-fonts", "caption": "Some letters of FONTS: prototypes, training images, and one letter under the lowest and the highest shift, shear, scale and turn."}, "image": {"alt": "Rows of letters: upright prototypes, the same turned and sheared, and one letter under single changes."}}
 rows = {}
@@ -450,9 +447,8 @@ figures.lines(SIZES, panels, xlabel="training images", ylabel="test error (%)", 
 
 
 # %%
-def share(key, kind):
-    """Success of an attack on one network, in percent."""
-    return float(trying.success([found(key, kind)], [key[3]]).per_seed[0])
+def rate_of(attempted):
+    return float(trying.success([attempted], [0]).per_seed[0])
 
 
 def sizes_found(key, kind):
@@ -473,7 +469,7 @@ def measured(name):
     """The networks of the paper's strategies with what attacks find on them."""
     measures = {}
     for kind in ("on-manifold", "regular"):
-        measures[f"{kind} success"] = functools.partial(share, kind=kind)
+        measures[f"{kind} success"] = lambda key, kind=kind: rate_of(found(key, kind))
         if name != "fashion_mnist":
             measures[f"smallest {kind}"] = lambda key, kind=kind: (
                 sizes_found(key, kind).mean().item()
@@ -538,7 +534,7 @@ def changes(dataset, strategy, quantity, radius):
 
     def at_radius(key):
         if small is None:
-            return share(key, "regular")
+            return rate_of(found(key, "regular"))
         return 100 * (sizes_found(key, "regular") <= small).double().mean().item()
 
     return curves.change(compared(chosen, success=at_radius), "success", strategy=strategy)
@@ -578,9 +574,10 @@ for name, strategy in ((key, each) for key in run.dataset for each in STRATEGIES
                 float(trying.success(attacked, each, **how).per_seed.mean()) for how in counted
             ]
         lines.append((f"{NAMES[name]}, {n:,}, {LABELS.get(strategy, strategy)}", len(each), *cells))
-header = "data, images, strategy; networks; test error; on-manifold success; worst of the attempts"
-header += "; as the code counts; regular success; worst of the attempts"
-plain(header.split("; "), lines)
+header = (
+    "data, images, strategy; networks; test error; on-manifold success; worst of the attempts; "
+)
+plain((header + "as the code counts; regular success; worst of the attempts").split("; "), lines)
 
 # %% [markdown]
 # ## What does adversarial training cost?
@@ -609,10 +606,8 @@ study.table("DIS-X3", "DIS-X4", "DIS-H", "DIS-F7b")
 # orthogonal to the manifold, the distance to it would be the length of the perturbation. But noise is nearly orthogonal to
 # any few directions among 784. What counts is the difference to noise of the same length.
 
-
-# %% [markdown]
-# The search on FONTS is gradient descent from the $\theta$ of the clean image, $\min_\theta \|\tilde x -
-# \mathrm{dec}(\theta)\|_2$.
+#
+# The search on FONTS is gradient descent from the $\theta$ of the clean image: $\min_\theta \|\tilde x - \mathrm{dec}(\theta)\|_2$.
 
 # %%
 source(projection.nearest_theta)
@@ -720,10 +715,6 @@ def by_success(keys, rates, of=nets):
     return curves.correlation(compared(enough(keys), of, success=rates), "success")
 
 
-def rate_of(attempted):
-    return float(trying.success([attempted], [0]).per_seed[0])
-
-
 def otherwise(dataset, quantity, attack):
     keys, other = fewer(dataset), OTHER[attack]
     return by_success(keys, lambda key: rate_of(found(key, "on-manifold", other, 1)))
@@ -768,7 +759,7 @@ figures.lines(SIZES, panels, xlabel="training images", ylabel="images (%)", log=
 lines = []
 for strategy in shown:
     if len(keys := of_strategies("fonts", strategy)) >= 4:
-        rho = by_success(keys, lambda key: share(key, "on-manifold"))
+        rho = by_success(keys, lambda key: rate_of(found(key, "on-manifold")))
         ends = " to ".join(f"{end:.2f}" for end in rho.ci95)
         lines.append((LABELS.get(strategy, strategy), len(keys), f"{rho.value:.2f}", ends))
 plain("training, networks, correlation of on-manifold success and test error, 95% interval", lines)

@@ -6,6 +6,7 @@ an attempt is no independent unit.
 """
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -278,12 +279,10 @@ def _of(models: Sequence[Trained], strategy: str) -> list[Trained]:
 
 
 def _check_distinct(models: Sequence[Trained]) -> None:
-    seen: set[tuple[str, int, int]] = set()
-    for model in models:
-        key = (model.strategy, model.n, model.seed)
-        if key in seen:
-            raise ValueError(f"two networks of strategy {key[0]!r}, n={key[1]}, seed={key[2]}")
-        seen.add(key)
+    keys = Counter((model.strategy, model.n, model.seed) for model in models)
+    if keys and (most := keys.most_common(1)[0])[1] > 1:
+        strategy, n, seed = most[0]
+        raise ValueError(f"two networks of strategy {strategy!r}, n={n}, seed={seed}")
 
 
 def _columns(models: Sequence[Trained], measure: str) -> tuple[np.ndarray, np.ndarray]:

@@ -8,12 +8,9 @@ from robustutils.papers.disentangling import fonts
 COUNTS = {"train": fonts.LOADED, "test": fonts.CAPACITY["test"]}
 
 
-def _stored(name: str, split: str, root: Path) -> Dataset:
-    return fonts.dataset(fonts.load_prototypes(root), COUNTS[split], split, name=name)
+def _read(name: str, split: str, root: Path) -> Dataset:
+    prototypes = fonts.load_prototypes(root) if name == "fonts" else fonts.embedded_prototypes()
+    return fonts.dataset(prototypes, COUNTS[split], split, name=name)
 
 
-def _embedded(name: str, split: str, root: Path) -> Dataset:
-    return fonts.dataset(fonts.embedded_prototypes(), COUNTS[split], split, name=name)
-
-
-READERS = {"fonts": _stored, "fonts_embedded": _embedded}
+READERS = dict.fromkeys(("fonts", "fonts_embedded"), _read)

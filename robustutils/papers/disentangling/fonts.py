@@ -140,9 +140,8 @@ def rasterise(font_file: str | Path, letters: str = LETTERS, size: int = 28) -> 
     for points in range(size * 3 // 4, size // 2, -1):
         font = ImageFont.truetype(font_file, points)
         glyphs = [_ink(font, letter, 3 * size) for letter in letters]
-        absent = _ink(
-            font, "\uffff", 3 * size
-        ).tobytes()  # no character, so drawn like any that the font lacks
+        # no character, so drawn like any that the font lacks
+        absent = _ink(font, "\uffff", 3 * size).tobytes()
         if len({glyph.tobytes() for glyph in glyphs} - {b"", absent}) < len(letters):
             raise ValueError(f"{font_file} does not have different glyphs for each of {letters}")
         if max(max(glyph.shape) for glyph in glyphs) <= size - 4:

@@ -27,7 +27,7 @@ class RegularAdversarial:
 
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor, progress: float) -> Tensor:
         half = len(x) // 2
-        return _replaced(model, x, y, _of_pixels(self.attack, model, x[half:], y[half:]))
+        return _replaced(model, x, y, _found(self.attack, model, Pixels(), x[half:], x[half:], y[half:]))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,7 +143,8 @@ class Mixture:
         self, model: nn.Module, x: Tensor, y: Tensor, progress: float, *, rows: Tensor | None = None
     ) -> Tensor:
         third = len(x) // 3
-        regular = _of_pixels(self.attack, model, x[third : 2 * third], y[third : 2 * third])
+        images = x[third : 2 * third]
+        regular = _found(self.attack, model, Pixels(), images, images, y[third : 2 * third])
         rest = None if rows is None else rows[2 * third :]
         made, labels = self.on_manifold.examples(model, y[2 * third :], rest)
         return _replaced(model, x, torch.cat([y[: 2 * third], labels]), torch.cat([regular, made]))
@@ -196,10 +197,6 @@ def _divergence(p: Tensor, q: Tensor) -> Tensor:
 def _replaced(model: nn.Module, x: Tensor, y: Tensor, made: Tensor) -> Tensor:
     """The mean cross-entropy of a batch whose last images are ``made``."""
     return F.cross_entropy(model(torch.cat([x[: len(x) - len(made)], made])), y)
-
-
-def _of_pixels(attack: Ascent, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-    return _found(attack, model, Pixels(), x, x, y)
 
 
 def _found(
