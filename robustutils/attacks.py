@@ -346,11 +346,19 @@ class InCube:
     """An attack whose radius ``eps`` is that of a linf ball."""
 
     eps: float
+    dtype: torch.dtype
 
     @property
     def threat(self) -> Linf:
         """The linf ball of radius eps."""
         return Linf(eps=self.eps)
+
+    def _steps(
+        self, model: nn.Module, x: Tensor, y: Tensor, delta: Tensor, steps: int, size: float
+    ) -> Tensor:
+        """So many steps of a size from ``delta``; the last iterate counts."""
+        settings = {"threat": self.threat, "keep_best": False, "dtype": self.dtype}
+        return ascend(model, x, y, delta=delta, steps=steps, step_size=size, **settings)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -391,17 +399,7 @@ class RFGSM(InCube):
         """One random and one gradient step."""
         alpha = self.eps / 2 if self.alpha is None else self.alpha
         noise = torch.randn(x.shape, generator=generator).sign().to(x.device, non_blocking=True)
-        return ascend(
-            model,
-            x,
-            y,
-            threat=self.threat,
-            delta=self.threat.project(x, alpha * noise),
-            steps=1,
-            step_size=self.eps - alpha,
-            keep_best=False,
-            dtype=self.dtype,
-        )
+        return self._steps(model, x, y, self.threat.project(x, alpha * noise), 1, self.eps - alpha)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -419,17 +417,7 @@ class IFGSM(InCube):
     @guarded
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor, generator: torch.Generator) -> Tensor:
         """All steps; deterministic; the last iterate counts, as in the paper."""
-        return ascend(
-            model,
-            x,
-            y,
-            threat=self.threat,
-            delta=torch.zeros_like(x),
-            steps=self.steps,
-            step_size=self.eps / self.steps,
-            keep_best=False,
-            dtype=self.dtype,
-        )
+        return self._steps(model, x, y, torch.zeros_like(x), self.steps, self.eps / self.steps)
 
 
 @dataclass(frozen=True, kw_only=True)

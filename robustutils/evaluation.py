@@ -79,7 +79,7 @@ BATCH = 1000
 
 
 def _in_batches(model: nn.Module, of: Callable[..., Tensor], size: int, *given: Tensor) -> Tensor:
-    """What a function gives for each ``size`` of some tensors [N, ...], in evaluation mode on the model's device: on the CPU."""
+    """A function of some tensors [N, ...], ``size`` rows at a time on the model's device, in evaluation mode: on the CPU."""
     device = device_of(model)
     batches = zip(*(part.split(size) for part in given), strict=True)
     with evaluation_mode(model), torch.no_grad():
