@@ -85,7 +85,7 @@ from robustutils.papers.ensemble.objectives import share_of_own_steps
 from robustutils.papers.ensemble.recipes import with_sources
 from robustutils.papers.ensemble import flips
 from robustutils import models, networks, sanity
-from robustutils.papers.ensemble import subspaces
+from robustutils.papers.ensemble import ratios, subspaces
 from robustutils.artifacts import kept, later
 from robustutils.evaluation import adversarial, correct
 from robustutils.objectives import Adversarial
@@ -416,7 +416,7 @@ def ratio(architecture, training, quantity="ratio"):
         nets.outcomes(name, functools.partial(losses, name, a)) for a in (fgsm, strongest())
     )
     note = f"strongest attack: {run.ratio_steps} steps, {run.ratio_restarts} restarts"
-    return masking.Ratios(single.values, strong.values, single.seeds, note)
+    return ratios.Ratios(single.values, strong.values, single.seeds, note)
 
 
 study.measure("EAT-T6", by=ratio)
@@ -436,7 +436,7 @@ rows, apart = [], []
 for name, at in lines.items() if run.profile != "check" else ():
     found, paper = ratio(**at), study.paper("EAT-T6", f"{name} | ratio")
     strong = found.strong[:1], losses(name, strongest(restarts=1), first).numpy()[None]
-    of_first = [masking.Ratios(found.single[:1], each, [first]) for each in strong]
+    of_first = [ratios.Ratios(found.single[:1], each, [first]) for each in strong]
     read = [found.measured().value, found.mean, *(each.measured().value for each in of_first)]
     rows.append((name, paper, *read))
     apart.append([abs(number - paper) for number in read])
@@ -521,12 +521,12 @@ steepest = int((near_own * leads_down).argmax())  # 0 where there is none
 x, y = test.images[steepest : steepest + 1], test.labels[steepest : steepest + 1]
 
 
-along = masking.gradient_sign(bent_net, x, y)
-across = masking.made_orthogonal(along, masking.gradient_sign(guide_net, x, y))
+along = ratios.gradient_sign(bent_net, x, y)
+across = ratios.made_orthogonal(along, ratios.gradient_sign(guide_net, x, y))
 panels = {}
 for title, reach in {"whole ball": run.epsilon, "near": inner.eps}.items():
     grid = torch.linspace(0, reach, 51)
-    surface = kept(masking.loss_surface, bent_net, x, y, across, along, grid)
+    surface = kept(ratios.loss_surface, bent_net, x, y, across, along, grid)
     panels[title] = (grid.numpy(), surface.numpy())
 header = "model, other model, images whose own direction leads down again, of, image drawn"
 plain(header, [(bent_name, guide, int(leads_down.sum()), len(probe), steepest)])
