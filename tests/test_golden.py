@@ -209,6 +209,7 @@ def trained(recipe: Recipe, *, step: float = 1, sign: float = 1, seed: float = 0
     """
     images, others = examples_for(recipe)
     batch = 2 if recipe.architecture in LARGE else 8
+    rate = 10 if recipe.architecture == "preact_resnet18" else 1000  # else signs amplify noise
     model = models.build(recipe.architecture, seed=int(seed)).double()
     images = dataclasses.replace(images, images=images.images.double())
     others = others.double()
@@ -234,7 +235,7 @@ def trained(recipe: Recipe, *, step: float = 1, sign: float = 1, seed: float = 0
         Signed(shortened(recipe.objective), sign),
         epochs=max(1, steps_of(recipe) * batch // len(images)),
         batch_size=batch,
-        learning_rate=step * recipe.learning_rate / (10 if batch == 2 else 1000),  # else signs amplify noise
+        learning_rate=step * recipe.learning_rate / rate,
         schedule=recipe.schedule,
         max_gradient_norm=recipe.max_gradient_norm,
         dtype=recipe.dtype,
