@@ -84,7 +84,7 @@ from robustutils.book.parameters import ParameterError
 from robustutils.evaluation import adversarial, correct
 from robustutils.networks import Networks
 from robustutils.outcomes import Measurement, Outcomes, highest
-from robustutils.papers.ensemble import flips, objectives, subspaces
+from robustutils.papers.ensemble import flips, objectives, ratios, subspaces
 from robustutils.papers.ensemble.family import Family
 from robustutils.papers.ensemble.models import Average
 from robustutils.papers.ensemble.recipes import STATIC, by_name
@@ -381,7 +381,7 @@ def ratio(architecture, training, quantity="ratio"):
     every = [functools.partial(losses, name, attack) for attack in (fgsm, strongest())]
     single, strong = (nets.outcomes(name, of) for of in every)
     note = f"strongest attack: {run.ratio_steps} steps, {run.ratio_restarts} restarts"
-    return masking.Ratios(single.values, strong.values, single.seeds, note)
+    return ratios.Ratios(single.values, strong.values, single.seeds, note)
 
 
 study.measure("EAT-T6", by=ratio)
@@ -401,7 +401,7 @@ rows = []
 for name, at in lines.items() if run.profile != "check" else ():
     found, one_start = ratio(**at), losses(name, strongest(restarts=1), first).numpy()[None]
     starts = (found.strong[:1], one_start)
-    of_first = [masking.Ratios(found.single[:1], each, [first]).measured().value for each in starts]
+    of_first = [ratios.Ratios(found.single[:1], each, [first]).measured().value for each in starts]
     paper = study.paper("EAT-T6", f"{name} | ratio")
     rows.append((name, paper, found.measured().value, found.mean, *of_first))
 apart = [[abs(number - paper) for number in read] for _, paper, *read in rows]
@@ -482,12 +482,12 @@ whole_own, whole_other = (whole[0, : len(probe)] for whole in losses_on_steps(be
 leads_down = hits & (near_own > whole_own) & (whole_own < whole_other)
 steepest = int((near_own * leads_down).argmax())  # 0 where there is none
 x, y = test.images[steepest : steepest + 1], test.labels[steepest : steepest + 1]
-along = masking.gradient_sign(bent_net, x, y)
-across = masking.made_orthogonal(along, masking.gradient_sign(guide_net, x, y))
+along = ratios.gradient_sign(bent_net, x, y)
+across = ratios.made_orthogonal(along, ratios.gradient_sign(guide_net, x, y))
 panels = {}
 for title, reach in {"whole ball": run.epsilon, "near": inner.eps}.items():
     grid = torch.linspace(0, reach, 51)
-    surface = kept(masking.loss_surface, bent_net, x, y, across, along, grid)
+    surface = kept(ratios.loss_surface, bent_net, x, y, across, along, grid)
     panels[title] = (grid.numpy(), surface.numpy())
 header = "model, other model, images whose own direction leads down again, of, image drawn"
 plain(header, [(bent_name, guide, int(leads_down.sum()), len(probe), steepest)])

@@ -9,12 +9,13 @@ The gradient attacks here are one loop, :func:`ascend`, over a threat set of :mo
 codes and Carlini and Wagner's searches have loops of their own, in the folders of their papers.
 """
 
+import functools
 import math
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -27,7 +28,11 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 
 
 class Attack(Protocol):
-    """What evaluation and training expect of an attack."""
+    """What evaluation and training expect of an attack.
+
+    It may say more of itself, and evaluation then looks at it: ``passes``, over how many passes of a randomised model it
+    averages each step; ``ascent`` and ``referee``, the attacks that it is made of, where the second needs no gradients.
+    """
 
     @property
     def threat(self) -> ThreatSet:
@@ -48,11 +53,11 @@ def cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
 
     It is softplus(m) with m = log sum_{j != y} exp z_j - z_y. Below -:data:`SATURATED` the gradient is that of
     m, which has the same direction. The true one is exactly zero in float32 from a lead of about 104 on: the scale of the
-    logits, which changes no answer, would be a defence. In training (:func:`trusted`) it is the true one.
+    logits, which changes no answer, would be a defence. Within :func:`plain_gradients` it is the true one.
     """
     logits = logits.float()
     value = F.cross_entropy(logits, y, reduction="none")
-    if not logits.requires_grad or _trusted.get():
+    if not logits.requires_grad or _plain.get():
         return value
     true = logits.gather(1, y[:, None]).squeeze(1)
     behind = logits.scatter(1, y[:, None], -torch.inf).logsumexp(1) - true
@@ -93,58 +98,43 @@ def constant(progress: float) -> float:
     return 1.0
 
 
-class Optimiser(Protocol):
-    """Turns gradients into movements of unit size; its state has the examples as leading dimension."""
-
-    def start(self, delta: Tensor) -> tuple[Tensor, ...]:
-        """The state before the first step."""
-        ...
-
-    def __call__(
-        self, threat: ThreatSet, gradient: Tensor, state: tuple[Tensor, ...], step: int
-    ) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """The movement for a step size of 1, and the next state."""
-        ...
+def wide(values: Tensor, like: Tensor) -> Tensor:
+    """One value for each example, [N], as [N, 1, ...]: to go with ``like`` [N, ...]."""
+    return values.view(-1, *[1] * (like.ndim - 1))
 
 
 @dataclass(frozen=True)
-class Steepest:
-    """Steepest ascent in the threat set's norm: sign steps for linf, unit-length steps for l2."""
-
-    def start(self, delta: Tensor) -> tuple[Tensor, ...]:
-        """It needs no state."""
-        return ()
-
-    def __call__(
-        self, threat: ThreatSet, gradient: Tensor, state: tuple[Tensor, ...], step: int
-    ) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """The threat set's direction."""
-        return threat.direction(gradient), state
-
-
-@dataclass(frozen=True, kw_only=True)
 class Adam:
-    """Adam's update (Kingma & Ba 2015) with its moments kept per example."""
+    """Adam's update (Kingma & Ba 2015) with its moments kept per example, for attacks that drop examples one by one.
+
+    >>> state = Adam().start(x)  # doctest: +SKIP
+    >>> movement, state = Adam()(gradient, state, step)  # doctest: +SKIP
+    """
 
     betas: tuple[float, float] = (0.9, 0.999)
+    tiny: float = 1e-12
 
     def __post_init__(self) -> None:
         if not all(0 <= beta < 1 for beta in self.betas):
             raise ValueError(f"betas={self.betas}: both must lie in [0, 1)")
 
-    def start(self, delta: Tensor) -> tuple[Tensor, ...]:
-        """Both moments at zero."""
+    def start(self, delta: Tensor) -> tuple[Tensor, Tensor]:
+        """Both moments at zero, like ``delta``."""
         return torch.zeros_like(delta), torch.zeros_like(delta)
 
     def __call__(
-        self, threat: ThreatSet, gradient: Tensor, state: tuple[Tensor, ...], step: int
-    ) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """m / sqrt(v), both corrected for their start at zero."""
+        self, gradient: Tensor, state: tuple[Tensor, ...], step: int | Tensor
+    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """m / (sqrt(v) + tiny), both corrected for their start at zero: the ascent for a step of 1, and the next moments.
+
+        ``step``: how many came before, the same for all or of each example, [N].
+        """
         first = torch.lerp(gradient, state[0], self.betas[0])
         second = torch.lerp(gradient.square(), state[1], self.betas[1])
-        mean = first / (1 - self.betas[0] ** (step + 1))
-        scale = (second / (1 - self.betas[1] ** (step + 1))).sqrt()
-        return mean / (scale + 1e-12), (first, second)
+        done = step + 1 if isinstance(step, int) else wide(step + 1, gradient)
+        mean = first / (1 - self.betas[0] ** done)
+        scale = (second / (1 - self.betas[1] ** done)).sqrt()
+        return mean / (scale + self.tiny), (first, second)
 
 
 @contextmanager
@@ -166,20 +156,30 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
 
 # ---- the door ----
 
-_trusted: ContextVar[bool] = ContextVar("trusted", default=False)
+_unchecked: ContextVar[bool] = ContextVar("unchecked", default=False)
+_plain: ContextVar[bool] = ContextVar("plain", default=False)
 
 
 @contextmanager
-def trusted() -> Iterator[None]:
+def _switched(switch: ContextVar[bool]) -> Iterator[None]:
+    token = switch.set(True)
+    try:
+        yield
+    finally:
+        switch.reset(token)
+
+
+def unchecked() -> AbstractContextManager[None]:
     """Within it attacks do not look at what they are given.
 
     For training, which has looked at model and data once: looking again at every step costs a pass, and makes a GPU wait.
     """
-    token = _trusted.set(True)
-    try:
-        yield
-    finally:
-        _trusted.reset(token)
+    return _switched(_unchecked)
+
+
+def plain_gradients() -> AbstractContextManager[None]:
+    """Within it the gradient of :func:`cross_entropy` is the true one everywhere, as in training."""
+    return _switched(_plain)
 
 
 def check_pixels(x: Tensor) -> None:
@@ -214,7 +214,7 @@ def logits_of(model: nn.Module, x: Tensor) -> Tensor:
 
 
 def admitted(model: nn.Module, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """``x`` and ``y`` if an attack can work on them and on the model; see :func:`trusted`.
+    """``x`` and ``y`` if an attack can work on them and on the model; see :func:`unchecked`.
 
     Raises:
         ValueError: ``x`` is not float32 [N, C, H, W] in [0, 1] with N > 0, ``y`` not int64 [N] of known classes, the model
@@ -222,7 +222,7 @@ def admitted(model: nn.Module, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
             :class:`torch.inference_mode`. The message names the offending value.
     """
     x, y = (part.clone() if part.is_inference() else part for part in (x, y))
-    if _trusted.get():
+    if _unchecked.get():
         return x, y
     if x.ndim != 4 or x.dtype != torch.float32 or len(x) == 0:
         raise ValueError(f"x must be float32 [N, C, H, W] with N > 0, got {x.dtype} {tuple(x.shape)}")
@@ -240,6 +240,24 @@ def admitted(model: nn.Module, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     if logits.min() >= 0 and torch.allclose(logits.float().sum(1), torch.ones(len(logits), device=x.device)):
         raise ValueError("the model must return logits, got probabilities (rows are positive and sum to 1)")
     return x, y
+
+
+def guarded(call: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """The ``__call__`` of an attack as others may call it: in evaluation mode, on inputs that are :func:`admitted`.
+
+    Without a generator it gets one of the attack's own ``seed``, where that has one.
+    """
+
+    @functools.wraps(call)
+    def wrapped(
+        self: Any, model: nn.Module, x: Tensor, y: Tensor, generator: torch.Generator | None = None
+    ) -> Tensor:
+        if generator is None and hasattr(self, "seed"):
+            generator = torch.Generator().manual_seed(self.seed)
+        with evaluation_mode(model):
+            return call(self, model, *admitted(model, x, y), generator)
+
+    return wrapped
 
 
 def gradient_of(losses: Tensor, leaf: Tensor) -> Tensor:
@@ -269,7 +287,6 @@ def ascend(
     step_size: float,
     loss: Loss = cross_entropy,
     schedule: Callable[[float], float] = constant,
-    optimiser: Optimiser | None = None,
     drop_fooled: bool = False,
     keep_best: bool = True,
     dtype: torch.dtype = torch.float32,
@@ -281,13 +298,11 @@ def ascend(
     that fools the model, and the example leaves the batch; under bfloat16 that iterate is confirmed in float32
     before it leaves. The model must be in evaluation mode.
     """
-    optimiser = optimiser or Steepest()
     dtype = effective(x.device, dtype)
     x = images = x.detach()
     delta, found = delta.detach(), delta.detach().clone()
     rows = torch.arange(len(x), device=x.device)
     best, best_loss = delta, torch.full((len(x),), -torch.inf, device=x.device)
-    state = optimiser.start(delta)
     # One autocast around all steps, so that the weights are cast once.
     with torch.enable_grad(), FastInputGradients(), autocast(x.device, dtype):
         for step in range(steps + 1 if keep_best or drop_fooled else steps):
@@ -297,7 +312,7 @@ def ascend(
             stay: Tensor | slice = slice(None)
             if keep_best:
                 better = losses.detach() > best_loss
-                best = torch.where(better.view(-1, *[1] * (delta.ndim - 1)), delta, best)
+                best = torch.where(wide(better, delta), delta, best)
                 best_loss = torch.where(better, losses.detach(), best_loss)
             if drop_fooled:
                 fooled = (logits.argmax(1) != y).nonzero().squeeze(1)
@@ -311,11 +326,9 @@ def ascend(
                     rows, x, y, delta, best, best_loss = (
                         part[stay] for part in (rows, x, y, delta, best, best_loss)
                     )
-                    state = tuple(part[stay] for part in state)
             if step == steps or len(rows) == 0:
                 break
-            gradient = gradient_of(losses, leaf)
-            movement, state = optimiser(threat, gradient[stay], state, step)
+            movement = threat.direction(gradient_of(losses, leaf)[stay])
             delta = threat.project(x, delta + step_size * schedule(step / steps) * movement)
     found[rows] = best if keep_best else delta
     with exact(x):
@@ -328,8 +341,27 @@ def _fooled(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
         return model(x).argmax(1) != y
 
 
+class InCube:
+    """An attack whose radius ``eps`` is that of a linf ball."""
+
+    eps: float
+    dtype: torch.dtype
+
+    @property
+    def threat(self) -> Linf:
+        """The linf ball of radius eps."""
+        return Linf(eps=self.eps)
+
+    def _steps(
+        self, model: nn.Module, x: Tensor, y: Tensor, delta: Tensor, steps: int, size: float
+    ) -> Tensor:
+        """So many steps of a size from ``delta``; the last iterate counts."""
+        settings = {"threat": self.threat, "keep_best": False, "dtype": self.dtype}
+        return ascend(model, x, y, delta=delta, steps=steps, step_size=size, **settings)  # type: ignore[arg-type]
+
+
 @dataclass(frozen=True, kw_only=True)
-class FGSM:
+class FGSM(InCube):
     """Fast gradient sign method: x + eps sign(grad L(h(x), y)), clipped to [0, 1] (Goodfellow et al. 2015; EAT, eq. 2).
 
     >>> FGSM(eps=0.3)(model, x, y)  # doctest: +SKIP
@@ -337,11 +369,6 @@ class FGSM:
 
     eps: float
     dtype: torch.dtype = torch.float32
-
-    @property
-    def threat(self) -> Linf:
-        """The linf ball of radius eps."""
-        return Linf(eps=self.eps)
 
     def __call__(
         self, model: nn.Module, x: Tensor, y: Tensor, generator: torch.Generator | None = None
@@ -351,45 +378,7 @@ class FGSM:
 
 
 @dataclass(frozen=True, kw_only=True)
-class StepLL:
-    """Single step towards the least likely class y_LL: x - eps sign(grad L(h(x), y_LL)) (Kurakin et al.; EAT, eq. 3)."""
-
-    eps: float
-    dtype: torch.dtype = torch.float32
-
-    @property
-    def threat(self) -> Linf:
-        """The linf ball of radius eps."""
-        return Linf(eps=self.eps)
-
-    def __call__(
-        self, model: nn.Module, x: Tensor, y: Tensor, generator: torch.Generator | None = None
-    ) -> Tensor:
-        """One step; deterministic, and blind to the labels ``y``."""
-        with evaluation_mode(model):
-            x, y = admitted(model, x, y)
-            with exact(x):
-                least = model(x).argmin(1)
-            return ascend(
-                model,
-                x,
-                least,
-                threat=self.threat,
-                delta=torch.zeros_like(x),
-                steps=1,
-                step_size=self.eps,
-                loss=_negative_cross_entropy,
-                keep_best=False,
-                dtype=self.dtype,
-            )
-
-
-def _negative_cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
-    return -cross_entropy(logits, y)
-
-
-@dataclass(frozen=True, kw_only=True)
-class RFGSM:
+class RFGSM(InCube):
     """R+FGSM: x' = clip(x + alpha sign(N(0, I))), then an FGSM step of eps - alpha at x' (EAT, eq. 7).
 
     ``alpha`` defaults to eps / 2, the paper's choice.
@@ -404,36 +393,16 @@ class RFGSM:
         if self.alpha is not None and not 0 <= self.alpha <= self.eps:
             raise ValueError(f"alpha={self.alpha}: the random step must lie in [0, eps={self.eps}]")
 
-    @property
-    def threat(self) -> Linf:
-        """The linf ball of radius eps."""
-        return Linf(eps=self.eps)
-
-    def __call__(
-        self, model: nn.Module, x: Tensor, y: Tensor, generator: torch.Generator | None = None
-    ) -> Tensor:
+    @guarded
+    def __call__(self, model: nn.Module, x: Tensor, y: Tensor, generator: torch.Generator) -> Tensor:
         """One random and one gradient step."""
         alpha = self.eps / 2 if self.alpha is None else self.alpha
-        generator = generator or torch.Generator().manual_seed(self.seed)
-        with evaluation_mode(model):
-            x, y = admitted(model, x, y)
-            noise = torch.randn(x.shape, generator=generator).sign().to(x.device, non_blocking=True)
-            delta = self.threat.project(x, alpha * noise)
-            return ascend(
-                model,
-                x,
-                y,
-                threat=self.threat,
-                delta=delta,
-                steps=1,
-                step_size=self.eps - alpha,
-                keep_best=False,
-                dtype=self.dtype,
-            )
+        noise = torch.randn(x.shape, generator=generator).sign().to(x.device, non_blocking=True)
+        return self._steps(model, x, y, self.threat.project(x, alpha * noise), 1, self.eps - alpha)
 
 
 @dataclass(frozen=True, kw_only=True)
-class IFGSM:
+class IFGSM(InCube):
     """Iterated FGSM: ``steps`` steps of eps / steps from x, clipped to [0, 1] (Kurakin et al. 2017; EAT, section 3.2)."""
 
     eps: float
@@ -444,42 +413,23 @@ class IFGSM:
         if self.steps < 1:
             raise ValueError(f"steps={self.steps}: at least one step is needed")
 
-    @property
-    def threat(self) -> Linf:
-        """The linf ball of radius eps."""
-        return Linf(eps=self.eps)
-
-    def __call__(
-        self, model: nn.Module, x: Tensor, y: Tensor, generator: torch.Generator | None = None
-    ) -> Tensor:
+    @guarded
+    def __call__(self, model: nn.Module, x: Tensor, y: Tensor, generator: torch.Generator) -> Tensor:
         """All steps; deterministic; the last iterate counts, as in the paper."""
-        with evaluation_mode(model):
-            x, y = admitted(model, x, y)
-            return ascend(
-                model,
-                x,
-                y,
-                threat=self.threat,
-                delta=torch.zeros_like(x),
-                steps=self.steps,
-                step_size=self.eps / self.steps,
-                keep_best=False,
-                dtype=self.dtype,
-            )
+        return self._steps(model, x, y, torch.zeros_like(x), self.steps, self.eps / self.steps)
 
 
 @dataclass(frozen=True, kw_only=True)
 class PGD:
     """Projected gradient ascent from random starts (Madry et al. 2018; BS, section 4.1; EAT, Table 8).
 
-    x_{t+1} = project(x_t + step_size * schedule(t / steps) * optimiser(grad loss)).
+    x_{t+1} = project(x_t + step_size * schedule(t / steps) * direction(grad loss)).
 
     Args:
         threat: where to move, for example ``Linf(eps=0.3)``.
         steps, step_size: number and size of the steps, in the unit of the threat set's norm.
         loss: what to climb, :func:`cross_entropy` or :func:`margin`.
         schedule: factor of the step size over the progress in [0, 1).
-        optimiser: :class:`Steepest` or :class:`Adam`.
         restarts: independent runs; with ``drop_fooled`` each further one sees only examples not yet fooled.
         random_start: start at random, else at x.
         diversify: steps of ``threat.eps`` along the gradient of a random sum of the logits before each run, so that starts
@@ -497,7 +447,6 @@ class PGD:
     step_size: float = 0.01
     loss: Loss = cross_entropy
     schedule: Callable[[float], float] = constant
-    optimiser: Optimiser = Steepest()
     restarts: int = 1
     random_start: bool = True
     diversify: int = 0
@@ -515,48 +464,47 @@ class PGD:
         if not self.step_size > 0:
             raise ValueError(f"step_size={self.step_size}: must be positive")
 
-    def __call__(
-        self, model: nn.Module, x: Tensor, y: Tensor, generator: torch.Generator | None = None
-    ) -> Tensor:
+    @guarded
+    def __call__(self, model: nn.Module, x: Tensor, y: Tensor, generator: torch.Generator) -> Tensor:
         """Every restart on what is left; returns fooling images where one was found."""
-        generator = generator or torch.Generator().manual_seed(self.seed)
-        with evaluation_mode(model):
-            x, y = admitted(model, x, y)
-            result, left = x.clone(), torch.arange(len(x), device=x.device)
-            best = torch.full((len(x),), -torch.inf, device=x.device)
-            for _ in range(self.restarts):
-                delta = self.threat.start(x[left], generator if self.random_start else None)
-                if self.diversify:
-                    delta = self._diversified(model, x[left], y[left], delta, generator)
-                found = ascend(
-                    model,
-                    x[left],
-                    y[left],
-                    threat=self.threat,
-                    delta=delta,
-                    steps=self.steps,
-                    step_size=self.step_size,
-                    loss=self.loss,
-                    schedule=self.schedule,
-                    optimiser=self.optimiser,
-                    drop_fooled=self.drop_fooled,
-                    keep_best=self.keep_best,
-                    dtype=self.dtype,
-                )
-                if self.restarts == 1:
-                    return found
-                with exact(x):
-                    logits = model(found)
-                    losses = self.loss(logits, y[left])
-                better = losses > best[left]
-                result[left[better]], best[left[better]] = found[better], losses[better]
-                if self.drop_fooled:
-                    fooled = logits.argmax(1) != y[left]
-                    result[left[fooled]] = found[fooled]
-                    left = left[~fooled]
-                if len(left) == 0:
-                    break
-            return result
+        result, left = x.clone(), torch.arange(len(x), device=x.device)
+        best = torch.full((len(x),), -torch.inf, device=x.device)
+        for _ in range(self.restarts):
+            found = self._once(model, x[left], y[left], generator)
+            if self.restarts == 1:
+                return found
+            with exact(x):
+                logits = model(found)
+                losses = self.loss(logits, y[left])
+            better = losses > best[left]
+            result[left[better]], best[left[better]] = found[better], losses[better]
+            if self.drop_fooled:
+                fooled = logits.argmax(1) != y[left]
+                result[left[fooled]] = found[fooled]
+                left = left[~fooled]
+            if len(left) == 0:
+                break
+        return result
+
+    def _once(self, model: nn.Module, x: Tensor, y: Tensor, generator: torch.Generator) -> Tensor:
+        """One run, from a start of its own."""
+        delta = self.threat.start(x, generator if self.random_start else None)
+        if self.diversify:
+            delta = self._diversified(model, x, y, delta, generator)
+        return ascend(
+            model,
+            x,
+            y,
+            threat=self.threat,
+            delta=delta,
+            steps=self.steps,
+            step_size=self.step_size,
+            loss=self.loss,
+            schedule=self.schedule,
+            drop_fooled=self.drop_fooled,
+            keep_best=self.keep_best,
+            dtype=self.dtype,
+        )
 
     def _diversified(
         self, model: nn.Module, x: Tensor, y: Tensor, delta: Tensor, generator: torch.Generator
@@ -582,25 +530,6 @@ class PGD:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Transfer:
-    """A black-box attack: examples crafted on a static ``source`` are handed to the model (EAT, section 3.3)."""
-
-    source: nn.Module
-    attack: Attack
-
-    @property
-    def threat(self) -> ThreatSet:
-        """That of the attack on the source."""
-        return self.attack.threat
-
-    def __call__(
-        self, model: nn.Module, x: Tensor, y: Tensor, generator: torch.Generator | None = None
-    ) -> Tensor:
-        """The source's adversarial examples, whatever ``model`` is."""
-        return self.attack(self.source, x, y, generator)
-
-
-@dataclass(frozen=True, kw_only=True)
 class WorstOf:
     """The worst case of several attacks for each example: later attacks see only what is not yet fooled.
 
@@ -620,19 +549,16 @@ class WorstOf:
         """The common threat set."""
         return self.attacks[0].threat
 
-    def __call__(
-        self, model: nn.Module, x: Tensor, y: Tensor, generator: torch.Generator | None = None
-    ) -> Tensor:
+    @guarded
+    def __call__(self, model: nn.Module, x: Tensor, y: Tensor, generator: torch.Generator | None) -> Tensor:
         """The first image that fools the model, attack by attack."""
-        with evaluation_mode(model):
-            x, y = admitted(model, x, y)
-            result, left = x.clone(), torch.arange(len(x), device=x.device)
-            for attack in self.attacks:
-                result[left] = attack(model, x[left], y[left], generator)
-                left = left[~_fooled(model, result[left], y[left])]
-                if len(left) == 0:
-                    break
-            return result
+        result, left = x.clone(), torch.arange(len(x), device=x.device)
+        for attack in self.attacks:
+            result[left] = attack(model, x[left], y[left], generator)
+            left = left[~_fooled(model, result[left], y[left])]
+            if len(left) == 0:
+                break
+        return result
 
 
 class Expected(nn.Module):

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from robustutils.attacks import PGD, WorstOf, admitted, decaying, evaluation_mode, margin
+from robustutils.attacks import PGD, WorstOf, decaying, guarded, margin
 from robustutils.speed import ONCE_FLOAT32, exact
 from robustutils.square import Square
 from robustutils.threats import Linf, ThreatSet
@@ -34,26 +34,23 @@ class Halving:
         """That of the attack."""
         return self.attack.threat
 
-    def __call__(
-        self, model: nn.Module, x: Tensor, y: Tensor, generator: torch.Generator | None = None
-    ) -> Tensor:
+    @guarded
+    def __call__(self, model: nn.Module, x: Tensor, y: Tensor, generator: torch.Generator | None) -> Tensor:
         """For each image the one of largest margin."""
         generator = generator or torch.Generator().manual_seed(self.attack.seed)
-        with evaluation_mode(model):
-            x, y = admitted(model, x, y)
-            result, best = x.clone(), torch.full((len(x),), -torch.inf, device=x.device)
-            for number in range(self.rounds):
-                chosen = best.topk(math.ceil(len(x) / 2**number)).indices
-                for _ in range(max(2, 2**number)):
-                    chosen = chosen[best[chosen] <= 0]
-                    if len(chosen) == 0:
-                        break
-                    found = self.attack(model, x[chosen], y[chosen], generator)
-                    with exact(x):
-                        gain = margin(model(found), y[chosen])
-                    better = gain > best[chosen]
-                    result[chosen[better]], best[chosen[better]] = found[better], gain[better]
-            return result
+        result, best = x.clone(), torch.full((len(x),), -torch.inf, device=x.device)
+        for number in range(self.rounds):
+            chosen = best.topk(math.ceil(len(x) / 2**number)).indices
+            for _ in range(max(2, 2**number)):
+                chosen = chosen[best[chosen] <= 0]
+                if len(chosen) == 0:
+                    break
+                found = self.attack(model, x[chosen], y[chosen], generator)
+                with exact(x):
+                    gain = margin(model(found), y[chosen])
+                better = gain > best[chosen]
+                result[chosen[better]], best[chosen[better]] = found[better], gain[better]
+        return result
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,7 @@ classified correctly before the attack (BS, DIS). Robust accuracy is over all in
 it is classified correctly clean and under every attack. The three are never mixed.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Self
 
@@ -19,15 +19,7 @@ from torch import Tensor, nn
 
 from robustutils import artifacts, flags
 from robustutils.artifacts import Artifact, kept
-from robustutils.attacks import (
-    Attack,
-    ExpectationOverTransformation,
-    Loss,
-    cross_entropy,
-    evaluation_mode,
-    gradient_of,
-    logits_of,
-)
+from robustutils.attacks import Attack, Loss, cross_entropy, evaluation_mode, gradient_of, logits_of
 from robustutils.bounds import Margins
 from robustutils.data import Dataset
 from robustutils.default_attack import DefaultAttack
@@ -82,35 +74,44 @@ def rate(hits: Tensor) -> Rate:
     return Rate(int(hits.sum()), len(hits))
 
 
-def predicted(model: nn.Module, images: Tensor, *, batch_size: int = 1000) -> Tensor:
+BATCH = 1000
+"""Images in a pass whose answers alone are kept."""
+
+
+def _in_batches(model: nn.Module, of: Callable[..., Tensor], size: int, *given: Tensor) -> Tensor:
+    """A function of some tensors [N, ...], ``size`` rows at a time on the model's device, in evaluation mode: on the CPU."""
+    device = device_of(model)
+    batches = zip(*(part.split(size) for part in given), strict=True)
+    with evaluation_mode(model), torch.no_grad():
+        return torch.cat([of(*(part.to(device) for part in batch)).cpu() for batch in batches])
+
+
+def predicted(model: nn.Module, images: Tensor) -> Tensor:
     """The class that a float32 forward pass in evaluation mode gives each image: int64 [N] on the CPU.
 
     Raises:
         ValueError: the model returns no finite logits; the message says what.
     """
-    device = device_of(model)
-    with evaluation_mode(model), torch.no_grad():
-        return torch.cat([logits_of(model, x.to(device)).argmax(1) for x in images.split(batch_size)]).cpu()
+    return _in_batches(model, lambda x: logits_of(model, x).argmax(1), BATCH, images)
 
 
-def correct(model: nn.Module, images: Tensor, labels: Tensor, *, batch_size: int = 1000) -> Tensor:
+def correct(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
     """Which images a fresh float32 forward pass in evaluation mode classifies as labelled: bool [N] on the CPU.
 
     Raises:
         ValueError: as :func:`predicted`, or there are labels that the model has no class for.
     """
-    device, labels = device_of(model), labels.cpu()
-    found = []
-    with evaluation_mode(model), torch.no_grad():
-        for x in images.split(batch_size):
-            logits = logits_of(model, x.to(device))
-            if labels.max() >= logits.shape[1]:
-                raise ValueError(
-                    f"the model has {logits.shape[1]} classes, and there are labels up to {labels.max()}: "
-                    "it is not of these data"
-                )
-            found.append(logits.argmax(1).cpu())
-    return torch.cat(found) == labels
+
+    def hits(x: Tensor, y: Tensor) -> Tensor:
+        logits = logits_of(model, x)
+        if labels.max() >= logits.shape[1]:
+            raise ValueError(
+                f"the model has {logits.shape[1]} classes, and there are labels up to {labels.max()}: "
+                "it is not of these data"
+            )
+        return logits.argmax(1) == y
+
+    return _in_batches(model, hits, BATCH, images, labels)
 
 
 def places_of_correct(models: Iterable[Model], dataset: Dataset, n: int) -> Tensor:
@@ -125,52 +126,37 @@ def places_of_correct(models: Iterable[Model], dataset: Dataset, n: int) -> Tens
     return hits.nonzero().squeeze(1)[:n]
 
 
-def certified(
-    model: Model, margins: Margins, dataset: Dataset, *, eps: float, batch_size: int = 50
-) -> Tensor:
+def certified(model: Model, margins: Margins, dataset: Dataset, *, eps: float) -> Tensor:
     """Which images no perturbation of linf radius ``eps`` within [0, 1] can take from their label: bool [N], kept.
 
     ``margins`` is a verified bound on z_y - z_j, such as :func:`robustutils.bounds.dual_margins`; an image counts where all
     of them are positive.
     """
-    return kept(_certified, model, margins, dataset, eps, batch_size)
+    return kept(_certified, model, margins, dataset, eps)
 
 
-def _certified(
-    model: nn.Module, margins: Margins, dataset: Dataset, eps: float, batch_size: int = 50
-) -> Tensor:
-    device = device_of(model)
-    found = []
-    with evaluation_mode(model), torch.no_grad():
-        for x, y in zip(dataset.images.split(batch_size), dataset.labels.split(batch_size), strict=True):
-            x, y = x.to(device), y.to(device)
-            lowest = margins(model, (x - eps).clamp(0, 1), (x + eps).clamp(0, 1), y)
-            found.append((lowest.scatter(1, y[:, None], torch.inf) > 0).all(1).cpu())
-    return torch.cat(found)
+def _certified(model: nn.Module, margins: Margins, dataset: Dataset, eps: float) -> Tensor:
+    def holds(x: Tensor, y: Tensor) -> Tensor:
+        lowest = margins(model, (x - eps).clamp(0, 1), (x + eps).clamp(0, 1), y)
+        return (lowest.scatter(1, y[:, None], torch.inf) > 0).all(1)
+
+    return _in_batches(model, holds, 50, dataset.images, dataset.labels)
 
 
-def losses(
-    model: nn.Module, images: Tensor, labels: Tensor, *, loss: Loss = cross_entropy, batch_size: int = 1000
-) -> Tensor:
+def losses(model: nn.Module, images: Tensor, labels: Tensor, *, loss: Loss = cross_entropy) -> Tensor:
     """The loss of each image in float32 and evaluation mode: [N] on the CPU."""
-    device = device_of(model)
-    with evaluation_mode(model), torch.no_grad():
-        values = [
-            loss(logits_of(model, x.to(device)), y.to(device))
-            for x, y in zip(images.split(batch_size), labels.split(batch_size), strict=True)
-        ]
-    return torch.cat(values).cpu()
+    return _in_batches(model, lambda x, y: loss(logits_of(model, x), y), BATCH, images, labels)
 
 
-def loss_gradients(model: nn.Module, images: Tensor, labels: Tensor, *, batch_size: int = 500) -> Tensor:
+def loss_gradients(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
     """Gradient of the cross-entropy with respect to each image, in evaluation mode: [N, C, H, W] on the CPU."""
-    device = device_of(model)
-    gradients = []
-    with evaluation_mode(model), torch.enable_grad():
-        for x, y in zip(images.split(batch_size), labels.split(batch_size), strict=True):
-            leaf = x.to(device).requires_grad_(True)
-            gradients.append(gradient_of(cross_entropy(logits_of(model, leaf), y.to(device)), leaf).cpu())
-    return torch.cat(gradients)
+
+    @torch.enable_grad()
+    def gradient(x: Tensor, y: Tensor) -> Tensor:
+        leaf = x.detach().requires_grad_(True)
+        return gradient_of(cross_entropy(logits_of(model, leaf), y), leaf)
+
+    return _in_batches(model, gradient, BATCH // 2, images, labels)
 
 
 def gradient_norms(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
@@ -221,8 +207,7 @@ def evaluate(
     """
     found = kept(_verdicts, model, attack, dataset, batch_size, seed)
     clean, attacked = found["clean"], found["attacked"]
-    passes = attack.passes if isinstance(attack, ExpectationOverTransformation) else 0
-    raised = flags.sentences(found, clean, len(dataset.classes), averaged=passes)
+    raised = flags.sentences(found, clean, len(dataset.classes), averaged=getattr(attack, "passes", 0))
     if raised:
         label = getattr(model, "name", type(model).__name__)
         artifacts.shelf.flags[f"{label} under {attack} on {dataset.name}"] = raised
@@ -238,12 +223,13 @@ def _verdicts(
 
     seen = flags.observed(model, dataset.images, dataset.labels)
     clean = correct(model, dataset.images, dataset.labels)
-    attacked = stands(attack.ascent if isinstance(attack, DefaultAttack) else attack, dataset)
-    if isinstance(attack, DefaultAttack) and attack.referee and (clean & attacked).any():
+    attacked = stands(getattr(attack, "ascent", attack), dataset)
+    referee = getattr(attack, "referee", None)
+    if referee and (clean & attacked).any():
         left = (clean & attacked).nonzero().squeeze(1)
         seen |= {
             "left": attacked,
-            "refereed": attacked.index_copy(0, left, stands(attack.referee, dataset.take(left))),
+            "refereed": attacked.index_copy(0, left, stands(referee, dataset.take(left))),
         }
         attacked = seen["refereed"]
     return {"clean": clean, "attacked": attacked, **seen}
@@ -274,15 +260,10 @@ def robust_accuracy(
     return evaluate(model, attack, dataset, batch_size=batch_size, seed=seed).robust_accuracy()
 
 
-def losses_under(
-    model: Model, attack: Attack, dataset: Dataset, *, batch_size: int = 500, seed: int = 0
-) -> Tensor:
+def losses_under(model: Model, attack: Attack, dataset: Dataset, *, seed: int = 0) -> Tensor:
     """The cross-entropy of each example after the attack: float32 [N] on the CPU, kept."""
-    return kept(_losses_under, model, attack, dataset, batch_size, seed)
+    return kept(_losses_under, model, attack, dataset, seed=seed)
 
 
-def _losses_under(
-    model: nn.Module, attack: Attack, dataset: Dataset, batch_size: int = 500, seed: int = 0
-) -> Tensor:
-    images = adversarial(model, attack, dataset, batch_size=batch_size, seed=seed)
-    return losses(model, images, dataset.labels)
+def _losses_under(model: nn.Module, attack: Attack, dataset: Dataset, seed: int = 0) -> Tensor:
+    return losses(model, adversarial(model, attack, dataset, seed=seed), dataset.labels)

@@ -7,13 +7,14 @@ texts belong to the page that shows it.
 import io
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
 import seaborn as sns
 import torch
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
@@ -143,6 +144,37 @@ def dots(
     return figure
 
 
+def _axes(
+    panels: Collection[str], xlabel: str, ylabel: str, *, height: float, across: int = 0, **kwargs: Any
+) -> tuple[Figure, list[Axes]]:
+    """A figure with a labelled axis for each title in ``panels``, ``across`` of them in a row (all, where that is 0)."""
+    columns = min(across or len(panels), len(panels))
+    figure, axes = plt.subplots(
+        math.ceil(len(panels) / columns),
+        columns,
+        figsize=(WIDTH, height),
+        squeeze=False,
+        layout="constrained",
+        **kwargs,
+    )
+    for axis, title in zip(axes.flat, panels, strict=False):
+        axis.set_title(title)
+        axis.set_xlabel(xlabel)
+    for axis in axes.flat[len(panels) :]:
+        axis.set_axis_off()
+    for axis in axes[:, 0]:
+        axis.set_ylabel(ylabel)
+    plt.close(figure)  # shown once, as the value of its cell
+    return figure, list(axes.flat[: len(panels)])
+
+
+def _legend(figure: Figure, ncols: int = 4) -> None:
+    """One legend above all panels."""
+    named = {str(line.get_label()): line for axis in figure.axes for line in axis.lines}
+    columns = min(len(named), ncols)
+    figure.legend([*named.values()], [*named], loc="outside upper center", ncols=columns, frameon=False)
+
+
 def matrices(
     panels: Mapping[str, np.ndarray],
     lines: Sequence[str],
@@ -154,25 +186,16 @@ def matrices(
     """Annotated matrices of percentages side by side, on one colour scale; NaN cells stay empty."""
     if not panels:
         return _empty()
-    figure, axes = plt.subplots(
-        1,
-        len(panels),
-        figsize=(WIDTH, 0.42 * len(lines) + 1.2),
-        sharey=True,
-        squeeze=False,
-        layout="constrained",
-    )
-    for axis, (title, values) in zip(axes[0], panels.items(), strict=True):
+    figure, axes = _axes(panels, xlabel, ylabel, height=0.42 * len(lines) + 1.2, sharey=True)
+    for axis, values in zip(axes, panels.values(), strict=True):
         sns.heatmap(
             values, ax=axis, vmin=0, vmax=100, cmap="rocket_r", annot=True, fmt=".1f", cbar=False,
             xticklabels=list(columns), yticklabels=list(lines), annot_kws={"size": 9}, linewidths=0.5,
         )  # fmt: skip
-        axis.set_title(title)
-        axis.set_xlabel(xlabel)
+        axis.set_xlabel(xlabel)  # which the heat map has taken away
         axis.grid(visible=False)
         axis.tick_params(axis="y", rotation=0)
-    axes[0, 0].set_ylabel(ylabel)
-    plt.close(figure)  # shown once, as the value of its cell
+    axes[0].set_ylabel(ylabel)
     return figure
 
 
@@ -192,28 +215,20 @@ def lines(
     """
     if not series:
         return _empty()
-    figure, axes = plt.subplots(
-        1, len(series), figsize=(WIDTH, 2.9), sharey=True, squeeze=False, layout="constrained"
-    )
-    for axis, (title, lines) in zip(axes[0], series.items(), strict=True):
+    figure, axes = _axes(series, xlabel, ylabel, height=2.9, sharey=True)
+    for axis, lines in zip(axes, series.values(), strict=True):
         for (name, rates), other in zip(lines.items(), itertools.cycle(_PALETTE), strict=False):
             colour = COLOURS.get(name, other)
             low, high = zip(*(rate.interval for rate in rates), strict=True)
             places = x[: len(rates)]
             axis.fill_between(places, low, high, color=colour, alpha=0.2, lw=0)
             axis.plot(places, [rate.percent for rate in rates], "o-", ms=3.5, color=colour, label=name)
-        axis.set_title(title)
-        axis.set_xlabel(xlabel)
         axis.set_ylim(-2, 102)
         if log:
             axis.set_xscale("log")
             axis.set_xticks(x, [f"{value / 1000:g}k" if value >= 1000 else f"{value:g}" for value in x])
             axis.minorticks_off()
-    axes[0, 0].set_ylabel(ylabel)
-    named = {line.get_label(): line for axis in axes[0] for line in axis.lines}
-    columns = min(len(named), 4)
-    figure.legend(named.values(), named.keys(), loc="outside upper center", ncols=columns, frameon=False)
-    plt.close(figure)  # shown once, as the value of its cell
+    _legend(figure)
     return figure
 
 
@@ -223,25 +238,15 @@ def scatter(
     """Points in labelled panels, two in a row: ``panels[title][name]`` are their places, x and y in percent."""
     if not panels:
         return _empty()
-    lines, columns = math.ceil(len(panels) / 2), min(2, len(panels))
-    figure, axes = plt.subplots(
-        lines, columns, figsize=(WIDTH, 2.9 * lines + 0.5), sharey=True, squeeze=False, layout="constrained"
-    )
-    for axis in axes.flat[len(panels) :]:
-        axis.set_axis_off()
-    for axis, (title, series) in zip(axes.flat, panels.items(), strict=False):
+    height = 2.9 * math.ceil(len(panels) / 2) + 0.5
+    figure, axes = _axes(panels, xlabel, ylabel, height=height, across=2, sharey=True)
+    for axis, series in zip(axes, panels.values(), strict=True):
         for (name, (x, y)), mark, colour in zip(
             series.items(), itertools.cycle("osD^vP"), _PALETTE, strict=False
         ):
             axis.plot(x, y, mark, ms=5, alpha=0.75, mec="white", mew=0.5, color=colour, label=name)
-        axis.set_title(title)
-        axis.set_xlabel(xlabel)
         axis.set_ylim(-3, 103)
-    for axis in axes[:, 0]:
-        axis.set_ylabel(ylabel)
-    named = {line.get_label(): line for axis in axes.flat for line in axis.lines}
-    figure.legend(named.values(), named.keys(), loc="outside upper center", ncols=3, frameon=False)
-    plt.close(figure)  # shown once, as the value of its cell
+    _legend(figure, ncols=3)
     return figure
 
 
@@ -254,19 +259,12 @@ def contours(
     """
     if not panels:
         return _empty()
-    figure, axes = plt.subplots(
-        1, len(panels), figsize=(WIDTH, 0.75 * WIDTH / len(panels) + 0.5), squeeze=False, layout="constrained"
-    )
-    for axis, (title, (steps, values)) in zip(axes[0], panels.items(), strict=True):
+    figure, axes = _axes(panels, xlabel, ylabel, height=0.75 * WIDTH / len(panels) + 0.5)
+    for axis, (steps, values) in zip(axes, panels.values(), strict=True):
         filled = axis.contourf(steps, steps, values, levels=20, cmap="mako")
-        bar = figure.colorbar(filled, ax=axis, shrink=0.9)
-        bar.set_label(value)
-        axis.set_title(title)
-        axis.set_xlabel(xlabel)
+        figure.colorbar(filled, ax=axis, shrink=0.9).set_label(value)
         axis.set_aspect("equal")
         axis.grid(visible=False)
-    axes[0, 0].set_ylabel(ylabel)
-    plt.close(figure)  # shown once, as the value of its cell
     return figure
 
 
@@ -274,16 +272,13 @@ def survival(lines: Mapping[str, Sequence[float]], *, xlabel: str, ylabel: str) 
     """For each name the percentage of its values that are at least k, over k: steps."""
     if not lines:
         return _empty()
-    figure, axis = plt.subplots(figsize=(WIDTH, 2.9), layout="constrained")
+    figure, (axis,) = _axes([""], xlabel, ylabel, height=2.9)
     for name, values in lines.items():
         array = np.asarray(values)
         steps = np.arange(1, int(max(array.max(), 1)) + 1)
         axis.step(steps, [100 * (array >= k).mean() for k in steps], where="post", label=name)
-    axis.set_xlabel(xlabel)
-    axis.set_ylabel(ylabel)
     axis.set_ylim(-2, 102)
     axis.legend(frameon=False)
-    plt.close(figure)  # shown once, as the value of its cell
     return figure
 
 
@@ -298,35 +293,21 @@ def trends(
     """
     if not panels:
         return _empty()
-    figure, axes = plt.subplots(
-        1, len(panels), figsize=(WIDTH, 3.1), sharey=True, squeeze=False, layout="constrained"
-    )
-    for axis, (title, lines) in zip(axes[0], panels.items(), strict=True):
-        first = next(iter(lines.values()))
+    figure, axes = _axes(panels, xlabel, ylabel, height=3.1, sharey=True)
+    for axis, series in zip(axes, panels.values(), strict=True):
+        first = next(iter(series.values()))
         most = max((part.count for part in first), default=1)
         for part in first:
             axis.bar(
                 part.low, 30 * part.count / most, width=part.high - part.low, align="edge", color="0.85", lw=0
             )
-        for name, bins in lines.items():
+        for name, bins in series.items():
             centres = [(part.low + part.high) / 2 for part in bins]
             rates = np.array([part.rate.percent for part in bins])
             ends = np.array([part.rate.interval for part in bins]).reshape(-1, 2)
-            axis.errorbar(
-                centres,
-                rates,
-                yerr=np.abs(ends - rates[:, None]).T,
-                fmt="o",
-                ms=3.5,
-                lw=1,
-                color=COLOURS.get(name, _PALETTE[0]),
-                label=name,
-            )
-        axis.set_title(title)
-        axis.set_xlabel(xlabel)
+            bars, colour = np.abs(ends - rates[:, None]).T, COLOURS.get(name, _PALETTE[0])
+            axis.errorbar(centres, rates, yerr=bars, fmt="o", ms=3.5, lw=1, color=colour, label=name)
         axis.set_ylim(-2, 102)
-    axes[0, 0].set_ylabel(ylabel)
-    plt.close(figure)  # shown once, as the value of its cell
     return figure
 
 
@@ -336,17 +317,13 @@ def histograms(
     """Overlaid histograms of numbers in labelled panels: ``panels[title][name]`` is a vector."""
     if not panels:
         return _empty()
-    figure, axes = plt.subplots(1, len(panels), figsize=(WIDTH, 2.9), squeeze=False, layout="constrained")
-    for axis, (title, series) in zip(axes[0], panels.items(), strict=True):
-        edges = np.histogram_bin_edges(np.concatenate(list(series.values())), bins=40)
+    figure, axes = _axes(panels, xlabel, ylabel, height=2.9)
+    for axis, series in zip(axes, panels.values(), strict=True):
+        edges = np.histogram_bin_edges(np.concatenate(list(series.values())), bins=40).tolist()
         for colour, (name, values) in zip(_PALETTE, series.items(), strict=False):
             axis.hist(values, bins=edges, histtype="stepfilled", alpha=0.35, color=colour, label=name)
             axis.hist(values, bins=edges, histtype="step", color=colour)
-        axis.set_title(title)
-        axis.set_xlabel(xlabel)
         axis.legend(frameon=False)
-    axes[0, 0].set_ylabel(ylabel)
-    plt.close(figure)  # shown once, as the value of its cell
     return figure
 
 

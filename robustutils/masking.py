@@ -5,16 +5,13 @@ adversarial examples remain (EAT, section 3.1; Athalye et al. 2018). The mark is
 gradient and does better.
 """
 
-import functools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Self
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from robustutils.artifacts import Artifact, kept, later
 from robustutils.attacks import FGSM, IFGSM, PGD, RFGSM
@@ -26,11 +23,8 @@ from robustutils.evaluation import (
     correct,
     evaluate,
     gradient_norms,
-    loss_gradients,
-    losses,
     losses_under,
 )
-from robustutils.outcomes import Measurement
 from robustutils.square import Square
 from robustutils.statistics import paired_difference
 from robustutils.tables import Table, plain
@@ -57,115 +51,9 @@ def approximation_ratio(single: Tensor, strong: Tensor) -> float:
     return float(100 * single.double().mean() / torch.maximum(single, strong).double().mean())
 
 
-@dataclass(frozen=True, eq=False)
-class Ratios:
-    """Losses [S, N] of the single step and of the strongest attack, S training seeds on the same N examples (EAT, Table 6).
-
-    Measured as the approximation ratio in percent: the ratio of the mean losses of each seed, which no example with a tiny
-    loss can dominate. Its interval over the examples is that of 1,000 bootstrap resamples, the same ones for every ratio
-    over as many examples, so that two ratios are compared on the same resamples.
-    """
-
-    single: np.ndarray
-    strong: np.ndarray
-    seeds: Sequence[int]
-    note: str = ""
-
-    @functools.cached_property
-    def per_seed(self) -> np.ndarray:
-        """The ratio of each seed: [S]."""
-        return self._ratio(slice(None))
-
-    @functools.cached_property
-    def resampled(self) -> np.ndarray:
-        """The ratio of each seed over each resample: [1000, S]."""
-        n = self.single.shape[1]
-        resamples = np.random.default_rng(0).integers(n, size=(1000, n))
-        return np.stack([self._ratio(chosen) for chosen in resamples])
-
-    def _ratio(self, chosen: Any) -> np.ndarray:
-        strongest = np.maximum(self.single, self.strong)
-        return 100 * self.single[:, chosen].mean(1) / strongest[:, chosen].mean(1)
-
-    @functools.cached_property
-    def each(self) -> np.ndarray:
-        """The ratio of each example: [S, N], in percent."""
-        strongest = np.maximum(self.single, self.strong)
-        unmoved = strongest == 0  # no attack raises a loss that rounds to zero
-        return 100 * np.where(unmoved, 1.0, self.single / np.where(unmoved, 1.0, strongest))
-
-    @property
-    def mean(self) -> float:
-        """The mean over examples of their ratios, the other reading of the paper, averaged over seeds."""
-        return float(self.each.mean())
-
-    @property
-    def median(self) -> float:
-        """The median over examples of their ratios, averaged over seeds."""
-        return float(np.median(self.each, axis=1).mean())
-
-    def measured(self, reference: Self | None = None) -> Measurement:
-        """The ratio; its effect is the difference to that of a reference, on the seeds that both have."""
-        effect: dict[str, Any] = {}
-        if reference is not None:
-            apart = self - reference
-            effect = {"effect": apart.value, "effect_ci95": apart.ci95, "effect_per_seed": apart.per_seed}
-        return Measurement(
-            self.per_seed.mean(), _central(self.resampled), self.single.shape[1], self.seeds,
-            per_seed=self.per_seed, note=self.note, **effect,
-            outcomes={"single-step loss": self.single, "strong loss": self.strong},
-        )  # fmt: skip
-
-    def __sub__(self, other: Self) -> Measurement:
-        """The difference of two ratios in points, on the seeds that both have."""
-        seeds = [seed for seed in self.seeds if seed in other.seeds]
-        mine, yours = ([list(part.seeds).index(seed) for seed in seeds] for part in (self, other))
-        each = self.per_seed[mine] - other.per_seed[yours]
-        ends = _central(self.resampled[:, mine] - other.resampled[:, yours])
-        return Measurement(each.mean(), ends, self.single.shape[1], seeds, per_seed=each, note=self.note)
-
-
-def _central(values: np.ndarray) -> tuple[float, float]:
-    """The central 95% of bootstrap values [B, S], averaged over seeds first."""
-    low, high = np.percentile(np.mean(values, axis=1), [2.5, 97.5])
-    return float(low), float(high)
-
-
 def perturbation_cosines(one: Tensor, other: Tensor, x: Tensor) -> Tensor:
     """Cosine between two perturbations of each image: [N]; 0 where one of them is zero (EAT, section 4.1)."""
     return F.cosine_similarity((one - x).flatten(1), (other - x).flatten(1), eps=1e-12)
-
-
-def loss_surface(
-    model: nn.Module, x: Tensor, y: Tensor, vertical: Tensor, horizontal: Tensor, steps: Tensor
-) -> Tensor:
-    """The loss at clip(x + s vertical + t horizontal) for all pairs of ``steps`` s, t [P]: [P, P] (EAT, Figures 4, 5).
-
-    ``x`` and the directions are one image [1, C, H, W], ``y`` its label [1].
-    """
-    s, t = torch.meshgrid(steps, steps, indexing="ij")
-    images = x + s.reshape(-1, 1, 1, 1) * vertical + t.reshape(-1, 1, 1, 1) * horizontal
-    return losses(model, images.clamp(0, 1), y.expand(len(images))).view(len(steps), len(steps))
-
-
-def gradient_sign(model: Model, x: Tensor, y: Tensor) -> Tensor:
-    """The sign of the loss gradient at each image, +1 where it is zero: like ``x``; kept."""
-    sign = kept(loss_gradients, model, x, y).sign()
-    return torch.where(sign == 0, 1.0, sign)
-
-
-def made_orthogonal(along: Tensor, across: Tensor, *, seed: int = 0) -> Tensor:
-    """``across`` with as few signs flipped, at random, as make it orthogonal to ``along``; both are of signs +1 and -1.
-
-    An odd number of pixels leaves a product of one (EAT, Figure 4).
-    """
-    agreement = (along * across).flatten()
-    excess = int(agreement.sum()) // 2
-    agreeing = (agreement == np.sign(excess)).nonzero().flatten()
-    shuffled = torch.randperm(len(agreeing), generator=torch.Generator().manual_seed(seed))
-    flipped = agreeing[shuffled[: abs(excess)]]
-    flat = across.flatten()
-    return flat.index_copy(0, flipped, -flat[flipped]).view_as(across)
 
 
 @dataclass(frozen=True, eq=False)

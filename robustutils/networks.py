@@ -185,21 +185,8 @@ def _trained(
     if speed.device_of(model).type == "cpu":
         torch.set_num_threads(1)
     try:
-        training.fit(
-            model,
-            dataset,
-            recipe.objective.ready() if hasattr(recipe.objective, "ready") else recipe.objective,
-            epochs=recipe.epochs,
-            batch_size=recipe.batch_size,
-            learning_rate=recipe.learning_rate,
-            betas=recipe.betas,
-            weight_decay=recipe.weight_decay,
-            schedule=recipe.schedule,
-            max_gradient_norm=recipe.max_gradient_norm,
-            dtype=recipe.dtype,
-            seed=seed,
-            checkpoint=checkpoint,
-        )
+        objective = recipe.objective.ready() if hasattr(recipe.objective, "ready") else recipe.objective
+        training.fit(model, dataset, objective, seed=seed, checkpoint=checkpoint, **recipe.settings())
     finally:
         torch.set_num_threads(threads)
     return training.rounded(model)

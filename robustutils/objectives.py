@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from robustutils.attacks import PGD, cross_entropy
 from robustutils.bounds import Margins
-from robustutils.threats import L2, Linf
+from robustutils.threats import L2, Linf, ThreatSet
 
 
 class Objective(Protocol):
@@ -54,6 +54,13 @@ class Adversarial:
         )
 
 
+def training_pgd(threat: ThreatSet, steps: int, step_size: float, dtype: torch.dtype = torch.float32) -> PGD:
+    """PGD as training uses it: one random start, all steps, the last iterate."""
+    return PGD(
+        threat=threat, steps=steps, step_size=step_size, keep_best=False, drop_fooled=False, dtype=dtype
+    )
+
+
 @dataclass(frozen=True, kw_only=True)
 class RampedAdversarial:
     """Adversarial training on PGD examples of a radius that grows from eps / 6 to eps: E[max L(h(x + delta), y)].
@@ -75,14 +82,8 @@ class RampedAdversarial:
 
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor, progress: float) -> Tensor:
         scale = min(1.0, (1 + 5 * progress / self.ramp) / 6)
-        attack = PGD(
-            threat=self.norm(eps=scale * self.eps),
-            steps=self.steps,
-            step_size=scale * self.step_size,
-            keep_best=False,
-            drop_fooled=False,
-            dtype=self.dtype,
-        )
+        threat = self.norm(eps=scale * self.eps)
+        attack = training_pgd(threat, self.steps, scale * self.step_size, self.dtype)
         generator = torch.Generator().manual_seed(int(torch.randint(2**62, ())))
         return cross_entropy(model(attack(model, x, y, generator)), y).mean()
 

@@ -4,13 +4,21 @@ import dataclasses
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
 from robustutils import registry, training
-from robustutils.attacks import PGD
 from robustutils.bounds import interval_margins
-from robustutils.objectives import Adversarial, Certified, Clean, Objective, RampedAdversarial, Stages
+from robustutils.objectives import (
+    Adversarial,
+    Certified,
+    Clean,
+    Objective,
+    RampedAdversarial,
+    Stages,
+    training_pgd,
+)
 from robustutils.registry import unknown
 from robustutils.threats import L2, Linf
 
@@ -30,6 +38,10 @@ class Recipe:
     max_gradient_norm: float = math.inf
     dtype: torch.dtype = torch.float32
 
+    def settings(self) -> dict[str, Any]:
+        """The hyperparameters that :func:`robustutils.training.fit` takes."""
+        return {name: part for name, part in vars(self).items() if name not in ("architecture", "objective")}
+
     def replace(self, **changes: object) -> "Recipe":
         """A copy with some fields changed."""
         return dataclasses.replace(self, **changes)  # type: ignore[arg-type]
@@ -45,28 +57,13 @@ def madry(
     """
 
     def adversarial(steps: int, step_size: float) -> Adversarial:
-        return Adversarial(
-            attack=PGD(
-                threat=norm(eps=eps),
-                steps=steps,
-                step_size=step_size,
-                keep_best=False,
-                drop_fooled=False,
-                dtype=dtype,
-            )
-        )
+        return Adversarial(attack=training_pgd(norm(eps=eps), steps, step_size, dtype))
 
+    ramped = RampedAdversarial(eps=eps, steps=3, step_size=eps / 2, ramp=1.0, dtype=dtype, norm=norm)
     return Recipe(
         architecture=architecture,
         objective=Stages(
-            (
-                (
-                    1 / 3,
-                    RampedAdversarial(eps=eps, steps=3, step_size=eps / 2, ramp=1.0, dtype=dtype, norm=norm),
-                ),
-                (0.9, adversarial(10, eps / 6)),
-                (1.0, adversarial(40, eps / 30)),
-            )
+            ((1 / 3, ramped), (0.9, adversarial(10, eps / 6)), (1.0, adversarial(40, eps / 30)))
         ),
         epochs=6,
         batch_size=128,
@@ -81,20 +78,9 @@ def madry_in_full(eps: float) -> Recipe:
 
     91 epochs of the 55,000 images they train on (BS, section 4.1).
     """
-    attack = PGD(
-        threat=Linf(eps=eps),
-        steps=40,
-        step_size=0.01,
-        keep_best=False,
-        drop_fooled=False,
-        dtype=torch.float32,
-    )
+    objective = Adversarial(attack=training_pgd(Linf(eps=eps), 40, 0.01))
     return Recipe(
-        architecture="madry_mnist",
-        objective=Adversarial(attack=attack),
-        epochs=91,
-        batch_size=50,
-        learning_rate=1e-4,
+        architecture="madry_mnist", objective=objective, epochs=91, batch_size=50, learning_rate=1e-4
     )
 
 

@@ -5,16 +5,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from robustutils.attacks import admitted, evaluation_mode, margin
+from robustutils.attacks import InCube, guarded, margin, wide
 from robustutils.speed import exact
-from robustutils.threats import Linf
 
 HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
 """After how many of 10,000 queries the square attack halves the area of its squares."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Square:
+class Square(InCube):
     """Square attack: random search that asks for logits only, the referee where gradients may be masked.
 
     It starts from vertical stripes of +-eps. Each query sets one random square of each image to +-eps and keeps
@@ -34,16 +33,9 @@ class Square:
         if not 0 < self.p <= 1:
             raise ValueError(f"p={self.p}: the share of the image must lie in (0, 1]")
 
-    @property
-    def threat(self) -> Linf:
-        """The linf ball of radius eps."""
-        return Linf(eps=self.eps)
-
-    def __call__(
-        self, model: nn.Module, x: Tensor, y: Tensor, generator: torch.Generator | None = None
-    ) -> Tensor:
+    @guarded
+    def __call__(self, model: nn.Module, x: Tensor, y: Tensor, generator: torch.Generator) -> Tensor:
         """Random search; without gradients."""
-        generator = generator or torch.Generator().manual_seed(self.seed)
         height, width = x.shape[2:]
 
         def signs(*shape: int) -> Tensor:
@@ -52,8 +44,7 @@ class Square:
         def corner(count: int, room: int) -> Tensor:
             return torch.randint(room + 1, (count, 1, 1, 1), generator=generator).to(x.device)
 
-        with evaluation_mode(model), exact(x):
-            x, y = admitted(model, x, y)
+        with exact(x):
             result, left = x.clone(), torch.arange(len(x), device=x.device)
             delta = self.eps * signs(len(x), x.shape[1], 1, width).expand_as(x)
             best = torch.full((len(x),), -torch.inf, device=x.device)
@@ -71,7 +62,7 @@ class Square:
                 gain = margin(model(x_adv), y[left])
                 better = gain > best
                 result[left[better]] = x_adv[better]
-                delta = torch.where(better.view(-1, 1, 1, 1), candidate, delta)
+                delta = torch.where(wide(better, delta), candidate, delta)
                 best = torch.where(better, gain, best)
                 standing = best <= 0
                 left, delta, best = left[standing], delta[standing], best[standing]

@@ -2,8 +2,7 @@
 
 A threat set describes a perturbation ``delta`` of a batch: where it may start, which images it makes, how it is
 brought back into the set, and which direction of unit size climbs fastest. The ascent loop of
-:mod:`robustutils.attacks` knows nothing else about it, so an attack in pixels and one in the latent codes of a
-decoder are the same loop over different threat sets. Images are float32 [N, C, H, W] in [0, 1].
+:mod:`robustutils.attacks` knows nothing else about it. Images are float32 [N, C, H, W] in [0, 1].
 """
 
 from dataclasses import dataclass

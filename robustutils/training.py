@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from robustutils import artifacts, speed, storage
-from robustutils.attacks import check_pixels, trusted
+from robustutils.attacks import check_pixels, plain_gradients, unchecked
 from robustutils.data import Dataset
 from robustutils.objectives import Objective
 
@@ -83,7 +83,6 @@ def fit(
     dtype: torch.dtype = torch.float32,
     seed: int = 0,
     checkpoint: Path | None = None,
-    after_epoch: Callable[[int, nn.Module], None] | None = None,
 ) -> nn.Module:
     """Train ``model`` in place with Adam and return it in evaluation mode.
 
@@ -108,7 +107,6 @@ def fit(
         seed: seeds data order, dropout and whatever the objective draws from torch's generators.
         checkpoint: file of the resumable state; the caller removes it. A damaged one is reported in the log, and the
             training begins anew.
-        after_epoch: called with (epochs done, model in evaluation mode) after each epoch.
 
     Raises:
         ValueError: an argument is out of range, or a pixel.
@@ -151,7 +149,7 @@ def fit(
                 progress = step / (epochs * batches)
                 optimiser.param_groups[0]["lr"] = learning_rate * schedule(progress)
                 rows: dict[str, Any] = {"rows": chosen} if wants_rows else {}
-                with speed.autocast(device, dtype), trusted():
+                with speed.autocast(device, dtype), unchecked(), plain_gradients():
                     loss = objective(model, images[chosen], labels[chosen], progress, **rows)
                 optimiser.zero_grad(set_to_none=True)
                 loss.backward()
@@ -178,8 +176,6 @@ def fit(
                     saved = time.monotonic()
                     _save(checkpoint, model, optimiser, step, spent + saved - began)
             log.info("epoch %d of %d: mean loss %.4f", epoch + 1, epochs, total / max(batches - start, 1))
-            if after_epoch is not None:
-                after_epoch(epoch + 1, model.eval())
     return model.eval()
 
 

@@ -32,7 +32,7 @@ from robustutils import (
     training,
 )
 from robustutils.artifacts import VERSIONS, Unnamed, cached, describe, kept, later, shelf
-from robustutils.attacks import FGSM, IFGSM, PGD, RFGSM, StepLL
+from robustutils.attacks import FGSM, IFGSM, PGD, RFGSM
 from robustutils.papers.blind_spot import blind_spots, carlini, feature_distance
 from robustutils.papers.ensemble import subspaces
 from robustutils.papers.ensemble.models import Average
@@ -476,7 +476,7 @@ CHANGES: dict[str, Callable[[data.Dataset], dict[str, object]]] = {
         "attack": PGD(threat=Linf(eps=0.1), steps=2, step_size=0.05, loss=attacks.margin)
     },
     "another attack of the same fields": lambda images: {"attack": FGSM(eps=0.1)},
-    "and another": lambda images: {"attack": StepLL(eps=0.1)},
+    "and another": lambda images: {"attack": IFGSM(eps=0.1)},
     "seed of the attack": lambda images: {"attack": RFGSM(eps=0.1, seed=1)},
     "dtype": lambda images: {"attack": IFGSM(eps=0.1, dtype=torch.bfloat16)},
     "seed": lambda images: {"seed": 1},

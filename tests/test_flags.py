@@ -81,11 +81,18 @@ def test_the_gradient_of_the_cross_entropy_is_the_true_one_where_it_does_not_sat
 def test_training_gets_the_true_gradient():
     logits = torch.tensor([[300.0, 0.0]], requires_grad=True)
     gradients = []
-    for context in (contextlib.nullcontext(), attacks.trusted()):
+    for context in (contextlib.nullcontext(), attacks.plain_gradients()):
         with context:
             loss = attacks.cross_entropy(logits, torch.tensor([0])).sum()
         gradients.append(torch.autograd.grad(loss, logits)[0].tolist())
     assert gradients == [[[-1.0, 1.0]], [[0.0, 0.0]]]
+
+
+def test_inputs_that_are_not_looked_at_do_not_change_the_gradient():
+    logits = torch.tensor([[300.0, 0.0]], requires_grad=True)
+    with attacks.unchecked():
+        loss = attacks.cross_entropy(logits, torch.tensor([0])).sum()
+    assert torch.autograd.grad(loss, logits)[0].tolist() == [[-1.0, 1.0]]
 
 
 # ---- what is no answer ----

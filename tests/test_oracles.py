@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from robustutils import speed, threats
-from robustutils.attacks import FGSM, IFGSM, PGD, Attack, StepLL
+from robustutils.attacks import FGSM, IFGSM, PGD, Attack
 from robustutils.data import Dataset
 from robustutils.square import Square
 from robustutils.threats import L2, Linf
@@ -106,7 +106,6 @@ FIXED: dict[str, tuple[Attack, Oracle]] = {
         by_foolbox(foolbox.attacks.LinfFastGradientAttack(random_start=False), EPS),
     ),
     "FGSM, ART": (FGSM(eps=EPS), by_art(evasion.FastGradientMethod, eps=EPS)),
-    "Step-LL, ART": (StepLL(eps=EPS), by_art(evasion.FastGradientMethod, eps=EPS, targeted=True)),
     "I-FGSM, foolbox": (
         IFGSM(eps=EPS, steps=STEPS),
         foolbox_pgd("LinfBasicIterativeAttack", EPS, step=EPS / STEPS, random_start=False),

@@ -97,6 +97,8 @@ def start(claims: Claims, namespace: Mapping[str, Any]) -> Run:
 
 def injected_names(namespace: Mapping[str, Any]) -> list[str]:
     """The names assigned in the cell that papermill injected; none outside papermill."""
+    # Papermill tells a kernel nothing but the cell that it injects, and a misspelt name is one more global among many:
+    # the text of that cell, which IPython keeps in ``In``, is the only place that tells it apart.
     cells = [str(cell) for cell in namespace.get("In", ()) if str(cell).startswith("# Parameters")]
     return [
         target.id

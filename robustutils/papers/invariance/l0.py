@@ -104,7 +104,7 @@ class SigmaZero(_FewPixels):
                 loss = (2 * SURE - gain).clamp_min(0) + (squared / (squared + self.sigma)).mean(1)
                 (gradient,) = torch.autograd.grad(loss.sum(), leaf)
                 gradient = gradient / _wide(gradient.flatten(1).abs().amax(1).clamp_min(1e-12))
-                movement, state = adam(BOX, -gradient, state, step)
+                movement, state = adam(-gradient, state, step)
                 rate = self.learning_rate * (0.55 + 0.45 * math.cos(math.pi * step / self.steps))
                 tau = (tau + self.threshold_step * torch.where(fools, rate, -rate)).clamp(0, 1)
                 made = (made + rate * movement).clamp(0, 1)
