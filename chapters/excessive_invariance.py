@@ -33,7 +33,7 @@
 # ```
 
 # %% tags=["remove-input"]
-from robustutils.book.study import Study, describe, front
+from robustutils.book.study import Study, describe, front, source
 
 front("excessive_invariance")
 
@@ -115,6 +115,11 @@ study.criteria("INV-T1", "INV-CERT")
 # It is *too sensitive*: an outer point can be moved along its sphere, from the seen coordinates into the unseen ones, until
 # the answer changes. And it is *too invariant*: an inner point reaches the outer sphere by its unseen coordinates alone,
 # $x_{d-n+1..d} \mapsto x_{d-n+1..d}\,\sqrt{R_2^2 - \|x_{1..d-n}\|^2}\,/\,\|x_{d-n+1..d}\|$, and the answer stays.
+# Both attacks give the seen part a norm and the unseen part the rest of the radius, which is the shortest such move:
+
+# %%
+source(spheres.Spheres._moved)
+
 
 # %%
 task = spheres.Spheres(d=500, n=10, inner=1.0, outer=1.3)
@@ -247,7 +252,8 @@ def network(name):
     return networks.Network(chosen, trained_on(name), seed=run.seed, device=run.device)
 
 
-nets = {name: network(name) for name in (IN_SECONDS if run.training == "seconds" else RECIPES)}
+names = IN_SECONDS if run.training == "seconds" else RECIPES
+nets = networks.Networks({name: network(name) for name in names})
 if run.profile != "quick":
     networks.join(nets.values())
 TABLE = [name for name in nets if name != "crown_ibp"]
@@ -281,7 +287,7 @@ def answers(name, of):
 
 def agreement(model, quantity):
     """Where a model gives the label that people give: of the clean images all, else of those that changed."""
-    if not people or model not in nets:
+    if not people:
         return ABSENT
     if quantity == "clean":
         found = people["l0"]
@@ -318,7 +324,7 @@ plain(["model", *people], lines)
 
 # %%
 def original_where_wrong(model, quantity):
-    if not people or model not in nets:
+    if not people:
         return ABSENT
     found, said = people[quantity], answers(model, quantity)
     wrong = (found.changed & (said != found.human)).nonzero().squeeze(1)
@@ -334,7 +340,7 @@ study.table("INV-X1")
 # Which digit is it? Decide first, then open an example.
 
 # %% tags=["hide-input"]
-examples, told = {}, []
+shown, told = {}, []
 if people:
     some = {s: people[s].changed.nonzero().squeeze(1)[:24:4] for s in ("l0", "linf 0.4")}
     parts = [(people[s], places) for s, places in some.items()]
@@ -344,12 +350,12 @@ if people:
     said = {m: torch.cat([answers(m, s)[p] for s, p in some.items()]).tolist() for m in nets}
     display(labelling.strip(images, human, before, {LABELS[m]: said[m] for m in nets}))
     eight = [0, 1, 2, 3, 6, 7, 8, 9]
-    examples = {"made from": originals[eight], "example": images[eight]}
+    shown = {"made from": originals[eight], "example": images[eight]}
     for i in eight:
         three = (("CNN", "cnn"), ("l2 PGD", "l2_pgd"), ("IBP", "crown_ibp"))
         answered = [f"{label}: {said[m][i]}" for label, m in three if m in nets]
         told.append("\n".join([f"people: {human[i]}", *answered]))
-glue("inv-example", figures.gallery(examples, notes={"example": told}), display=False)
+glue("inv-example", figures.gallery(shown, notes={"example": told}), display=False)
 
 # %% [markdown]
 # ## A certificate that holds, for the wrong label
@@ -358,6 +364,10 @@ glue("inv-example", figures.gallery(examples, notes={"example": told}), display=
 # *certified* where the lower bound of $z_y - z_j$ is positive for every $j$. No attack within $\epsilon$ can change the
 # answer there, and an invariance example within $\epsilon$ is answered with the original label for certain. The 8-bit
 # examples reach $103/255 = 0.404$; so the original is certified at the radius of its own example.
+# The bound of the margins over the box:
+
+# %%
+source(bounds.interval_margins)
 
 
 # %%
@@ -462,6 +472,11 @@ figures.gallery(rows)
 # shifted, differs from the query in the fewest pixels. The authors draw maps at random, for minutes an example. Here the
 # search is exhaustive and exact: every map of a grid on the paper's ranges, every training image; bounds on ink and on 128
 # principal directions exclude nearly all of them unseen. The result is that of brute force, which the tests hold it to.
+# What a block of images, queries and shifts leaves to be counted, where the bound does not exceed the best distance so far:
+
+# %%
+source(alignment._Search._candidates)
+
 
 # %%
 SMALL = alignment.Grid(rotations=(-10, 0, 10), shears=(0,), scales=(1,), shift=2)
@@ -486,6 +501,11 @@ plain("grid, training images, queries, seconds a query, distances counted of all
 # the target inside, the image elsewhere. Which one? An AC-GAN that was trained on MNIST scores how far a candidate is from
 # what it can generate *in the target class*, $\min_z \|G(y_t, z) - x\|_1 + 0.01\|z\|^2$, after the candidate is mapped back to
 # where the training image lay. The likeliest candidate wins.
+# All choices of strokes:
+
+# %%
+source(examples.candidates)
+
 
 # %%
 scored = data.some(queries, run.n_scored)
@@ -618,6 +638,11 @@ plain("way, score, pixels exchanged, clusters, without a candidate, more than 12
 # views of the query, laid over the query. Pixels move towards it by at most $\epsilon$; black pixels whose target is at most
 # $\epsilon$ stay black. Of several classes the one is kept for which the least ink is removed. From the neighbours that the
 # authors published, this rule makes their 100 examples again, pixel by pixel (a test holds it to that).
+# The rule for one radius:
+
+# %%
+source(examples.interpolated)
+
 
 # %%
 around = [kept(examples.nearest_targets, p.images, p.labels, train) for p in parts]
@@ -838,7 +863,7 @@ for i in (chosen >= 0).nonzero().squeeze(1).tolist():
 # | l0-sparse | 100 cosine coefficients, 25 pixels, 10 rounds; Madry's convolutions with 128 units; 5 epochs | the paper gives none of these; the coefficients are the fewest of those tried with 98.5% on held-out training images | substitution |
 # | linf PGD, l2 PGD | six epochs instead of a hundred; the l2 radius of 2 is our choice | as in {doc}`blind_spot` | reduced |
 # | CROWN-IBP | two convolutions and two dense layers, like the smallest of that paper; 51 epochs, the radius rising in the second to the thirty-first | 45 minutes on a core; the paper's network has seven layers and trains for 200 epochs | reduced |
-# | search | exhaustive, with true rotations and the ranges of the paper's text | the code draws at random, from other ranges, and its matrix is no rotation (`alignment.random_search` is this variant) | code variant |
+# | search | exhaustive, with true rotations and the ranges of the paper's text | the code draws at random, from other ranges, and its matrix is no rotation | code variant |
 # | AC-GAN | a quarter of the channels, 18,000 steps of both halves; 8 restarts instead of 128 | half an hour on a core; the code takes up to two million | reduced |
 # | clusters | DBSCAN as in the code; spectral clustering compared | the text does not give a number of clusters | code variant |
 # | typical images | by the confidence of the CNN | the authors' scores are not published | substitution |

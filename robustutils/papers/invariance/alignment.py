@@ -159,60 +159,6 @@ def brute_force(
     return best.result()
 
 
-def random_search(
-    queries: Tensor, labels: Tensor, train: Dataset, *, draws: int, seed: int = 0
-) -> dict[str, Tensor]:
-    """The search of the paper's code: one random map a draw, for all training images at once.
-
-    Training images are binarised, then mapped, and their tone is changed to (1 - (1 - v)^p)^(1/p). As in the code, the
-    linear part is shear, scale, shift and [cos sin; sin cos], which is no rotation, and takes places in the result, counted
-    from the first pixel, to places in the image. An image is admissible if mapping it back leaves at least ``PAPER_GRID``'s
-    share of its ink; the admissible image of another label that is nearest in l2 is kept if it differs in fewer pixels
-    than the best so far. The code draws p from (-0.25, 4), here it is from (0, 4): below 0 it gives no number.
-
-    Returns:
-        As :func:`search`, without ``examined``; ``map`` is float32 [Q, 8]: angle in radians, scales x and y, shears x and
-        y, shifts x and y, p.
-
-    Raises:
-        ValueError: other shapes, pixels outside [0, 1], or fewer than 1 draw.
-    """
-    _check(queries, labels, train, PAPER_GRID)
-    if draws < 1:
-        raise ValueError(f"draws={draws}: at least 1")
-    low = torch.tensor([-0.25, 0.8, 0.8, -0.2, -0.2, -8, -8, 0], dtype=torch.float64)
-    high = torch.tensor([0.25, 1.2, 1.2, 0.2, 0.2, 8, 8, 4], dtype=torch.float64)
-    generator = torch.Generator().manual_seed(seed)
-    side, wanted = queries.shape[-1], (queries > 0.5).flatten(1)
-    binary = (train.images > 0.5).float()
-    same = labels[:, None] == train.labels
-    n = len(queries)
-    found = {
-        "images": torch.zeros_like(queries),
-        "distance": torch.full((n,), -1),
-        "place": torch.full((n,), -1),
-        "label": torch.full((n,), -1),
-        "map": torch.zeros(n, len(low)),
-    }
-    for _ in range(draws):
-        drawn = low + (high - low) * torch.rand(len(low), generator=generator, dtype=torch.float64)
-        matrix, tone = _code_matrix(drawn), float(drawn[-1])
-        mapped = _sampled(binary, matrix, side)
-        back = _sampled(mapped[:, None], matrix.inverse(), side)
-        fits = back.sum((1, 2)) > PAPER_GRID.keep * binary.sum((1, 2, 3))
-        mapped = (1 - (1 - mapped.clamp(0, 1)) ** tone) ** (1 / tone)
-        rows = mapped.flatten(1)
-        squared = rows.square().sum(1) - 2 * wanted.float() @ rows.T
-        lowest, places = squared.masked_fill(same | ~fits, math.inf).min(1)
-        distance = ((rows[places] > 0.5) ^ wanted).sum(1)
-        better = lowest.isfinite() & ((distance < found["distance"]) | (found["distance"] < 0))
-        places = places[better]
-        found["images"][better, 0] = mapped[places]
-        found["distance"][better], found["place"][better] = distance[better], places
-        found["label"][better], found["map"][better] = train.labels[places], drawn.float()
-    return found
-
-
 def _check(queries: Tensor, labels: Tensor, train: Dataset, grid: Grid) -> None:
     shape = tuple(queries.shape[1:])
     if queries.ndim != 4 or shape[0] != 1 or shape[1] != shape[2] or labels.shape != queries.shape[:1]:
@@ -263,19 +209,6 @@ def _canvases(images: Tensor, linear: tuple[float, float, float], margin: int) -
     matrix[:2, :2] = inverse
     matrix[:2, 2] = (size - 1) / 2 - inverse.sum(1) * (side - 1) / 2
     return _sampled(images, matrix, side).mul_(UNITS).round_()
-
-
-def _code_matrix(drawn: Tensor) -> Tensor:
-    """The map of :func:`random_search` from its drawn numbers: float64 [3, 3]."""
-    angle, scale_x, scale_y, shear_x, shear_y, shift_x, shift_y = drawn[:7].tolist()
-    cos, sin = math.cos(angle), math.sin(angle)
-    factors = (
-        [[1, shear_x, 0], [shear_y, 1, 0], [0, 0, 1]],
-        [[scale_x, 0, 0], [0, scale_y, 0], [0, 0, 1]],
-        [[1, 0, shift_x], [0, 1, shift_y], [0, 0, 1]],
-        [[cos, sin, 0], [sin, cos, 0], [0, 0, 1]],
-    )
-    return torch.linalg.multi_dot([torch.tensor(factor, dtype=torch.float64) for factor in factors])
 
 
 # ---- the search ----

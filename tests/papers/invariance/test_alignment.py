@@ -13,15 +13,7 @@ from torch import Tensor
 from robustutils import artifacts
 from robustutils.artifacts import kept
 from robustutils.data import Dataset
-from robustutils.papers.invariance.alignment import (
-    PAPER_GRID,
-    UNITS,
-    Grid,
-    _canvases,
-    brute_force,
-    random_search,
-    search,
-)
+from robustutils.papers.invariance.alignment import PAPER_GRID, UNITS, Grid, _canvases, brute_force, search
 
 GRID = Grid(rotations=(-15, 0, 10), shears=(0, 0.2), scales=(0.6, 1, 1.3), shift=2)
 
@@ -233,45 +225,3 @@ def test_the_search_refuses(train, change, message):
     arguments = {"queries": torch.zeros(2, 1, 28, 28), "labels": torch.zeros(2), "train": train, "grid": GRID}
     with pytest.raises(ValueError, match=message):
         search(**arguments | change)
-
-
-# ---- the search of the paper's code ----
-
-
-def test_a_random_search_only_improves_and_repeats(thin, train):
-    arguments = thin.images[:8], thin.labels[:8], train
-    few, many = (random_search(*arguments, draws=draws, seed=1) for draws in (10, 40))
-    assert (few["place"] >= 0).any()
-    found = few["place"] >= 0
-    assert (many["distance"] <= few["distance"])[found].all()
-    assert (many["distance"] < few["distance"])[found].any()
-    same(random_search(*arguments, draws=10, seed=1), few)
-
-
-def test_the_random_result_is_what_its_numbers_say(thin, train):
-    found = random_search(thin.images[:8], thin.labels[:8], train, draws=40)
-    assert (found["place"] >= 0).all()
-    for query in range(8):
-        place, image = found["place"][query], found["images"][query, 0]
-        angle, scale_x, scale_y, shear_x, shear_y, shift_x, shift_y, tone = (
-            found["map"][query].double().tolist()
-        )
-        cos, sin = math.cos(angle), math.sin(angle)
-        linear = np.array([[1, shear_x], [shear_y, 1]]) @ np.diag([scale_x, scale_y])
-        offset = linear @ [shift_x, shift_y]
-        linear = linear @ [[cos, sin], [sin, cos]]
-        value = mapped_by_scipy(
-            (train.images[place, 0] > 0.5).float(), linear[::-1, ::-1], offset[::-1], 28
-        ).clip(0, 1)
-        np.testing.assert_allclose(image, (1 - (1 - value) ** tone) ** (1 / tone), atol=2e-2)
-        assert found["distance"][query] == ((image > 0.5) ^ (thin.images[query, 0] > 0.5)).sum()
-        assert found["label"][query] == train.labels[place] != thin.labels[query]
-
-
-def test_a_random_search_without_candidate_is_told(thin, train):
-    label = int(thin.labels[0])
-    alone = train.take((train.labels == label).nonzero().squeeze(1))
-    found = random_search(thin.images[:1], torch.tensor([label]), alone, draws=2)
-    assert [found[name].item() for name in ("distance", "place", "label")] == [-1, -1, -1]
-    with pytest.raises(ValueError, match="draws=0: at least 1"):
-        random_search(thin.images[:1], torch.tensor([label]), alone, draws=0)
