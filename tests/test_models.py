@@ -13,12 +13,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from robustutils import models
-from robustutils.models import ARCHITECTURES, PreActBlock, Standardise
+from robustutils import models, registry
+from robustutils.models import PreActBlock, Standardise
 from robustutils.papers.disentangling.models import ResidualBlock
 from robustutils.papers.ensemble.models import Average, TanhPool
 from robustutils.papers.invariance.abs import AnalysisBySynthesis
 
+ARCHITECTURES = registry.names("models", models.ARCHITECTURES)
 GREY = torch.rand(2, 1, 28, 28, generator=torch.Generator().manual_seed(0))
 COLOUR = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 IMAGES = dict.fromkeys(ARCHITECTURES, GREY) | dict.fromkeys(["kolter_wong_cifar", "preact_resnet18"], COLOUR)

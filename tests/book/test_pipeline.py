@@ -604,6 +604,8 @@ def test_references_follow_the_text_are_the_outputs_of_tagged_cells_alone_and_su
     path = repo / "chapters" / "spots.ipynb"
     text = path.with_suffix(".py").read_text().replace("# # Spots", "# # More spots")
     path.with_suffix(".py").write_text(text)
+    pipeline.write_parameters(path.with_suffix(".py"))
+    text = path.with_suffix(".py").read_text()
     assert pipeline.renew_references() == ["spots"]
     notebook = nbformat.read(path, as_version=4)
     nbformat.validate(notebook)
