@@ -146,7 +146,8 @@ def correct_points(model: nn.Module, data: Coded) -> Tensor:
 
 def _begun(model: nn.Module, data: Coded, points: int) -> tuple[Tensor, Tensor, Tensor]:
     """The codes of the first ``points`` examples, whether the model is right about each, and whether they are valid."""
-    if not 1 <= points <= (n := len(data.labels)):
+    n = len(data.labels)
+    if not 1 <= points <= n:
         raise ValueError(f"points={points}: there are {n} examples, so 1 to {n}")
     codes = data.codes[:points]
     return codes, _judged(model, data, torch.arange(points), codes), within(data.manifold, codes)
