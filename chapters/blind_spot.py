@@ -854,16 +854,16 @@ for s in defended[:1] if run.n_autoattack and sanity.AutoAttack.is_installed() e
 # | held back | Madry and natural networks train on the last 55,000 images, as Madry's code does; distances are to these | the others have no such split | exact |
 # | rates | margin ascent at a fixed radius, on the first 2,000 correctly classified test images: the paper's two starts, the grey one projected into the ball, and at `paper` five random ones | only "below the threshold" matters; shown beside C&W on the same images | code variant |
 # | C&W | 300 iterations for each constant instead of 1,000, and an attempt whose loss stands still is given up; 200 images a defence | the second as in the authors' l2 attack; an hour for each defence otherwise | reduced |
-# | C&W l2 for WRM | nine rounds of 1,000 iterations, the paper's two starts | the paper gives no settings; its code's default is 10,000 iterations | code variant |
+# | C&W l2 for WRM | nine rounds of 1,000 iterations, the paper's two starts | the paper gives no settings; its code's default is 10,000 iterations | open choice |
 # | WRM evaluation | pixels stay in $[0, 1]$ | the training does not clip them, the threat model does | exact |
 # | trend | 40 steps from the paper's two starts on all 10,000 test images; 30 bins | the tables take 100 steps; the paper does not say how many bins | reduced |
-# | features | after the ReLU, and the AUROC before it printed beside; normalised distances in those of the Madry network, the others printed beside | the paper does not say | code variant |
+# | features | after the ReLU, and the AUROC before it printed beside; normalised distances in those of the Madry network, the others printed beside | the paper does not say | open choice |
 # | divergence | 4,000 training and 4,000 test images in each of three embeddings (all classes in one), beside 4,000 further training images | t-SNE of 70,000 points takes half an hour each; dimension, perplexity and kernel are not stated | reduced |
-# | galleries | means over ten images | the paper shows one each | code variant |
+# | galleries | means over ten images | the paper shows one each | open choice |
 # | CIFAR-10, traffic signs | PreActResNet-18, 30 epochs, batch statistics frozen while attacking; half of the frames of GTSRB, at 32x32; for the certificate the small network and the exact bound, not the large one and random projections | WRN-32-10 takes ten times as long; profile `paper` only | substitution |
 # | step of the training attack on Fashion-MNIST | $\epsilon/6$, then $\epsilon/30$ = 0.0033, as on MNIST in proportion | "the same parameters" may also mean 0.01, a tenth of the radius | reduced |
 # | batches | 128 for Madry and natural networks, not 50; Madry's gradient clipped to 5 | speed | reduced |
-# | precision | passes of attacks, those in Madry's training too, and of the training of natural and WRM networks in bfloat16 where the processor has it | every success is confirmed in float32; an attack may miss one | code variant |
+# | precision | passes of attacks, those in Madry's training too, and of the training of natural and WRM networks in bfloat16 where the processor has it | every success is confirmed in float32; an attack may miss one | open choice |
 #
 # One thing was changed after a look at test images: at a learning rate of 0.001 the Madry network fell short of 91% under
 # PGD-40. The rate was raised to 0.005, chosen by the training loss of the first epochs, before any attack of this chapter

@@ -830,11 +830,11 @@ if rows:
 # | EMNIST digits | MNIST | not at hand | substitution |
 # | VAE-GANs | half the channels, 15 epochs | two cores | reduced |
 # | attacked images | 1,000 on FONTS, 250 on MNIST; in the paper 1,000, on the manifold 2,500 | two cores | reduced |
-# | learned manifolds | valid codes in numerator and denominator | the code counts invalid ones in the denominator alone | code variant |
-# | random transformations | about the identity, one step on both halves | in the code the scale is always the smallest, and each half has its own step | code variant |
-# | C&W | other classes without the true logit | the code sets it to 0 instead | code variant |
+# | learned manifolds | valid codes in numerator and denominator | the code counts invalid ones in the denominator alone | exact |
+# | random transformations | about the identity, one step on both halves | in the code the scale is always the smallest, and each half has its own step | exact |
+# | C&W | other classes without the true logit | the code sets it to 0 instead | exact |
 # | projection on FONTS | the search is really run | in the code its step is commented out | exact |
-# | mixture | a third each | the paper gives no shares; the code has a variant of thirds | code variant |
+# | mixture | a third each | the paper gives no shares; the code has a variant of thirds | open choice |
 # | Fashion-MNIST, 40,000 images | not run | hours on two cores | not run |
 # | ResNet-13, VGG, CelebA | not run | thirty times the work; not at hand | not run |
 

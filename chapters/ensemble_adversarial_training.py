@@ -851,20 +851,20 @@ plain("R+FGSM error (%) of, paper, alpha = eps/2, alpha = eps/6", rows)
 # | point | here | why | kind |
 # | --- | --- | --- | --- |
 # | seeds | three trainings of every model of Tables 6 to 8 and of those with input dropout (at `standard` one of A_adv, B_adv and these, unless `n_seeds_large` says 3, as in the published run); one for directions, rounding, R+FGSM training and the ensemble of holdouts; means are reported | the paper reports one number and does not say of how many runs; A and B need hours on two cores. With one seed the interval over images decides alone, and a new training moves a number about six times as far (median of 88 rows of the second edition) | fewer seeds |
-# | machine | seeds 1 and 2 trained and measured on a GPU; the published networks of seed 0 trained on a CPU and measured on the GPU, single steps on C's networks again on the CPU; R+FGSM training, rounding and sanity on two CPU cores | where neighbours tie in a pooling window (only C pools), each library moves another: made on the GPU, the single step on C_adv fools 12 of 500 images more, and steps from C fool 2 to 6% of images otherwise, as many less as more; elsewhere at most 1% | code variant |
+# | machine | seeds 1 and 2 trained and measured on a GPU; the published networks of seed 0 trained on a CPU and measured on the GPU, single steps on C's networks again on the CPU; R+FGSM training, rounding and sanity on two CPU cores | where neighbours tie in a pooling window (only C pools), each library moves another: made on the GPU, the single step on C_adv fools 12 of 500 images more, and steps from C fool 2 to 6% of images otherwise, as many less as more; elsewhere at most 1% | open choice |
 # | statements on ImageNet | cosine, norm, gain in ratio, weaker and random transfer, remaining weakness, directions (A and C, 500 images): measured on MNIST | ImageNet cannot be had here | substitution |
-# | static sources | A, C and D for A, C and D; B, C and D for B; another seed than the model and its attackers | the text names both sets and not which model has which | code variant |
-# | PGD-CW | 40 steps of $\epsilon/30$ from a random start on the margin up to 50 | the number of steps is not stated; as Madry et al. | code variant |
+# | static sources | A, C and D for A, C and D; B, C and D for B; another seed than the model and its attackers | the text names both sets and not which model has which | open choice |
+# | PGD-CW | 40 steps of $\epsilon/30$ from a random start on the margin up to 50 | the number of steps is not stated; as Madry et al. | open choice |
 # | ensemble of holdouts | the mean of their softmax outputs is attacked, on the first seed | the paper does not say how they are combined | reduced |
 # | R+FGSM-trained model | adversarial images only, no clean ones; epochs as printed | the paper refers to Madry et al.; 100 epochs are hours on two cores | reduced below 100 epochs |
-# | rounding | first 1,000 test images; the gradient of the step function is replaced by that of $x$ and by that of a sigmoid, either may win | its own gradient is zero everywhere | code variant |
+# | rounding | first 1,000 test images; the gradient of the step function is replaced by that of $x$ and by that of a sigmoid, either may win | its own gradient is zero everywhere | open choice |
 # | transfer | the source has another seed than its target | a source that shares initialisation and data order with its target would not be a black box | exact |
 # | Madry network | 5 epochs on examples of 3 steps and a growing radius, first seed | 100 epochs on 40 steps are a day on two cores | reduced |
-# | precision | forward and backward passes in bfloat16 where the processor has it, weights and updates in float32 | speed. Single steps are attacked in float32 and every verdict is float32's; the robust accuracy of PGD differs by at most 0.2 points on 10,000 paired images (`benchmarks/`); of trainings this is not shown | code variant |
+# | precision | forward and backward passes in bfloat16 where the processor has it, weights and updates in float32 | speed. Single steps are attacked in float32 and every verdict is float32's; the robust accuracy of PGD differs by at most 0.2 points on 10,000 paired images (`benchmarks/`); of trainings this is not shown | open choice |
 # | C | tanh after pooling instead of before | the same function, since tanh is monotone; a quarter of the work | exact |
 # | D | dropout after each of the four layers, He initialisation | the table's brace is ambiguous, the authors' code is not | code variant |
-# | R+FGSM | $\alpha = \epsilon/2$ | the paper's formula, which it states for ImageNet; the code's default for MNIST is measured beside it | code variant |
-# | ratio | first 1,000 test images, 100 steps of $\epsilon/30$, 5 restarts, ratio of means | number of points, step and kind of average are not stated; other readings stand beside it | code variant |
+# | R+FGSM | $\alpha = \epsilon/2$ | the paper's formula, which it states for ImageNet; the code's default for MNIST is measured beside it | open choice |
+# | ratio | first 1,000 test images, 100 steps of $\epsilon/30$, 5 restarts, ratio of means | number of points, step and kind of average are not stated; other readings stand beside it | open choice |
 #
 # Nothing was tuned on the test set.
 #

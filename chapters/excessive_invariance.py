@@ -863,9 +863,9 @@ for i in (chosen >= 0).nonzero().squeeze(1).tolist():
 # | l0-sparse | 100 cosine coefficients, 25 pixels, 10 rounds; Madry's convolutions with 128 units; 5 epochs | the paper gives none of these; the coefficients are the fewest of those tried with 98.5% on held-out training images | substitution |
 # | linf PGD, l2 PGD | six epochs instead of a hundred; the l2 radius of 2 is our choice | as in {doc}`blind_spot` | reduced |
 # | CROWN-IBP | two convolutions and two dense layers, like the smallest of that paper; 51 epochs, the radius rising in the second to the thirty-first | 45 minutes on a core; the paper's network has seven layers and trains for 200 epochs | reduced |
-# | search | exhaustive, with true rotations and the ranges of the paper's text | the code draws at random, from other ranges, and its matrix is no rotation | code variant |
+# | search | exhaustive, with true rotations and the ranges of the paper's text | the code draws at random, from other ranges, and its matrix is no rotation | exact |
 # | AC-GAN | a quarter of the channels, 18,000 steps of both halves; 8 restarts instead of 128 | half an hour on a core; the code takes up to two million | reduced |
-# | clusters | DBSCAN as in the code; spectral clustering compared | the text does not give a number of clusters | code variant |
+# | clusters | DBSCAN as in the code; spectral clustering compared | the text does not give a number of clusters | open choice |
 # | typical images | by the confidence of the CNN | the authors' scores are not published | substitution |
 # | votes | not recomputed: 70%, 75% and unanimous figures | not published | not run |
 # | ImageNet | CIFAR-10, as an illustration | not at hand | not run |

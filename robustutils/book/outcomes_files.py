@@ -79,9 +79,12 @@ def export(
 def merged(pieces: Sequence[Piece], new: Piece) -> list[Piece]:
     """The pieces of a chapter after a new run: it replaces those whose rows it has all, and stands last.
 
-    The certificates of networks that the new run did not need, because their outcomes were at hand, come along.
+    The certificates of networks that the new run did not need, because their outcomes were at hand, come along. A run that
+    measured nothing else than the piece that it would replace leaves it, which says when it was measured.
     """
     replaced = [p for p in pieces if p.parameters == new.parameters or p.rows.keys() <= new.rows.keys()]
+    if len(replaced) == 1 and _same(replaced[0], new):
+        return list(pieces)
     networks = {
         name: certificate
         for piece in replaced
@@ -90,6 +93,24 @@ def merged(pieces: Sequence[Piece], new: Piece) -> list[Piece]:
     }
     new = dataclasses.replace(new, certificates=networks | dict(new.certificates))
     return [*(piece for piece in pieces if piece not in replaced), new]
+
+
+def _same(before: Piece, new: Piece) -> bool:
+    """Whether a run has the rows of a piece and no artifact that the piece lacks, number by number."""
+
+    def equal(one: RowOutcomes, other: RowOutcomes) -> bool:
+        parts = [(one.arrays.get(name), array) for name, array in other.arrays.items()]
+        parts += [(one.images, other.images), (np.array(one.value), np.array(other.value))]
+        return (one.seeds, one.n, one.arrays.keys()) == (other.seeds, other.n, other.arrays.keys()) and all(
+            mine is not None and np.array_equal(mine, yours) for mine, yours in parts
+        )
+
+    return (
+        before.parameters == new.parameters
+        and before.rows.keys() == new.rows.keys()
+        and new.small.keys() <= before.small.keys()
+        and all(equal(before.rows[name], row) for name, row in new.rows.items())
+    )
 
 
 class _Blobs:

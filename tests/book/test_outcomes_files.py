@@ -266,3 +266,14 @@ def test_what_a_run_has_measured_is_at_hand_for_the_next_without_measuring(
     shelf.outcomes = outcomes_files.at_hand()
     assert torch.equal(kept(evaluation.correct, tiny_net(), tiny_data.images, tiny_data.labels), expected)
     assert list(cache.iterdir()) == []
+
+
+def test_a_run_that_measured_nothing_new_leaves_the_piece_that_says_when_it_was_measured():
+    old = piece(0.3, "a", verdicts_1=2, verdicts_4=3)
+    again = replace(piece(0.3, "a", verdicts_1=2), about=ABOUT | {"date": "2026-12-01"})
+    assert outcomes_files.merged([old], again) == [old]
+    moved = {
+        name: replace(row, arrays={"outcomes": ~row.arrays["outcomes"]}) for name, row in again.rows.items()
+    }
+    assert outcomes_files.merged([old], replace(again, rows=moved)) != [old]
+    assert outcomes_files.merged([old], replace(again, small=again.small | {"new": {}})) != [old]
