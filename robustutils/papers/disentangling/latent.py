@@ -273,8 +273,9 @@ class Ascent:
                 height = self._height(logits, labels, z - codes)
             fooled, higher = logits.argmax(1) != labels, height.detach() > highest
             highest = torch.where(higher, height.detach(), highest)
-            better = higher if self.keep == "best" else torch.ones_like(higher)
-            found[rows] = torch.where(_wide(better, z), z.detach(), found[rows])
+            if self.keep == "best":
+                z = torch.where(_wide(higher, z), z, found)
+            found[rows] = z.detach()
             changed[rows] = torch.where(fooled & (changed[rows] < 0), step, changed[rows])
             if step == self.steps or (self.keep == "first" and fooled.all()):
                 break
