@@ -108,7 +108,7 @@ class Claims:
             data = tomllib.loads(content.decode())
             _keys(data, _FILE_KEYS)
             paper, titles, picture = (data.get(key, {}) for key in ("paper", "titles", "picture"))
-            parameters = {n: Parameter.parse(n, given) for n, given in data.get("parameters", {}).items()}
+            parameters = {n: Parameter.declared(n, given) for n, given in data.get("parameters", {}).items()}
             if paper or "claims" in data:
                 _keys(paper, _PAPER_KEYS, required=_PAPER_KEYS)
             if picture:
