@@ -18,24 +18,26 @@ from robustutils.papers.disentangling.latent import Coded
 from robustutils.papers.disentangling.vae_gan import ClassManifold, EncodedDataset, vae_gan_beta
 from robustutils.papers.ensemble import recipes as ensemble
 from robustutils.papers.invariance import recipes as invariance
-from robustutils.registry import unknown
+from robustutils.registry import choose
 
 LIMIT = 112 << 20
 """All published networks together have at most so many bytes."""
 MIXED = torch.bfloat16
 """Passes of the trainings at ``standard``, where the processor has it."""
+WASSERSTEIN = "Wasserstein, c = 1.3"
+SEEDS = ("", "_seed_1", "_seed_2")
+"""What the name of a network ends with, by its seed."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One network: how it is made, on which data set, and against which perturbation it was trained.
+    """One network: how it is made, and against which perturbation it was trained.
 
     ``images``: how many test images, from the first, it is published with the accuracy of; default: all. One that is no
     ``classifier`` has no accuracy.
     """
 
     make: Callable[[], Network]
-    dataset: str
     radius: str = "none"
     images: int | None = None
     classifier: bool = True
@@ -46,30 +48,17 @@ def _train(dataset: str) -> data.Dataset:
     return data.load(dataset, "train")
 
 
-def _defended(defence: str, dataset: str) -> Network:
+def _defended(defence: str, dataset: str = "mnist", seed: int = 0, **changes: Any) -> Network:
     """A defence of the blind-spot chapter at ``standard``: Madry and natural networks hold 5,000 images back."""
     images = _train(dataset)
     if defence in ("madry", "madry_l2", "natural", "l0_sparse"):
         images = images.take(torch.arange(5000, len(images)))
-    return Network(recipes.recipe_of(defence, dataset), images)
-
-
-def _seeded(defence: str, dataset: str, seed: int) -> Network:
-    """The same network from another seed."""
-    network = _defended(defence, dataset)
-    return Network(network.recipe, network.dataset, seed=seed)
-
-
-def _longer(defence: str, dataset: str, epochs: int) -> Network:
-    """A defence of the blind-spot chapter, trained for longer: is what differs from the paper the length?"""
-    network = _defended(defence, dataset)
-    return Network(network.recipe.replace(epochs=epochs), network.dataset)
+    return Network(recipes.recipe_of(defence, dataset).replace(**changes), images, seed=seed)
 
 
 def _at_radius(eps: float) -> Network:
     """A narrow network, adversarially trained at one of several radii: how does invariance grow with it?"""
-    images = _defended("madry", "mnist").dataset
-    return Network(invariance.at_radius(eps), images)
+    return Network(invariance.at_radius(eps), _defended("madry").dataset)
 
 
 @functools.cache
@@ -103,9 +92,9 @@ def _eat(name: str, seed: int = 0) -> Network:
     return Network(recipes.recipe(f"eat_{name}").replace(dtype=MIXED), _train("mnist"), seed=seed)
 
 
-def _eat_ensemble(name: str) -> Network:
-    recipe = recipes.recipe(f"eat_{name}_adv").replace(dtype=MIXED)
-    return Network(ensemble.with_sources(recipe, [_eat(name, 2)]), _train("mnist"))
+def _eat_ensemble() -> Network:
+    alone = _eat("d_adv")
+    return Network(ensemble.with_sources(alone.recipe, [_eat("d", 2)]), alone.dataset)
 
 
 def _small_cnn() -> Network:
@@ -113,65 +102,53 @@ def _small_cnn() -> Network:
 
 
 def _entries() -> dict[str, Entry]:
-    entries = {"small_cnn": Entry(_small_cnn, "digits")}
-    radii = {
-        "madry": {"mnist": "linf 0.3", "fashion_mnist": "linf 0.1"},
-        "natural": {},
-        "kolter_wong": {"mnist": "linf 0.1", "fashion_mnist": "linf 0.1"},
-        "wrm": {"mnist": "Wasserstein, c = 1.3", "fashion_mnist": "Wasserstein, c = 1.3"},
-    }
-    for defence, by_set in radii.items():
-        for dataset in ("mnist", "fashion_mnist"):
-            make = functools.partial(_defended, defence, dataset)
-            entries[f"{defence}_{dataset}"] = Entry(make, dataset, by_set.get(dataset, "none"))
-    entries["wrm_mnist_8_epochs"] = Entry(
-        functools.partial(_longer, "wrm", "mnist", 8), "mnist", radii["wrm"]["mnist"]
-    )
-    entries["madry_fashion_mnist_24_epochs"] = Entry(
-        functools.partial(_longer, "madry", "fashion_mnist", 24), "fashion_mnist", "linf 0.1"
-    )
-    entries["madry_l2_mnist"] = Entry(functools.partial(_defended, "madry_l2", "mnist"), "mnist", "l2 2")
+    entries: dict[str, Entry] = {}
+
+    def add(name: str, radius: str, make: Callable[..., Network], *args: Any, **changes: Any) -> None:
+        entries[name] = Entry(functools.partial(make, *args, **changes), radius)
+
+    add("small_cnn", "none", _small_cnn)
+    for defence, *radii in (
+        ("madry", "linf 0.3", "linf 0.1"),
+        ("natural", "none", "none"),
+        ("kolter_wong", "linf 0.1", "linf 0.1"),
+        ("wrm", WASSERSTEIN, WASSERSTEIN),
+    ):
+        for dataset, radius in zip(("mnist", "fashion_mnist"), radii, strict=True):
+            add(f"{defence}_{dataset}", radius, _defended, defence, dataset)
+    add("wrm_mnist_8_epochs", WASSERSTEIN, _defended, "wrm", epochs=8)
+    add("madry_fashion_mnist_24_epochs", "linf 0.1", _defended, "madry", "fashion_mnist", epochs=24)
+    add("madry_l2_mnist", "l2 2", _defended, "madry_l2")
     for name in ("inv_cnn", "resnet"):
-        entries[f"{name}_mnist"] = Entry(functools.partial(_defended, name, "mnist"), "mnist")
-    for seed in range(3):
-        label = "affine_cnn_mnist" if seed == 0 else f"affine_cnn_mnist_seed_{seed}"
-        entries[label] = Entry(functools.partial(_seeded, "affine_cnn", "mnist", seed), "mnist")
-    entries["acgan_mnist"] = Entry(functools.partial(_defended, "acgan", "mnist"), "mnist")
+        add(f"{name}_mnist", "none", _defended, name)
+    for seed, suffix in enumerate(SEEDS):
+        add(f"affine_cnn_mnist{suffix}", "none", _defended, "affine_cnn", seed=seed)
+    add("acgan_mnist", "none", _defended, "acgan")
     for tenths in range(5):
         radius = f"linf 0.{tenths}" if tenths else "none"
-        entries[f"narrow_mnist_0_{tenths}"] = Entry(
-            functools.partial(_at_radius, tenths / 10), "mnist", radius
-        )
-    entries["crown_ibp_mnist"] = Entry(
-        functools.partial(_defended, "crown_ibp", "mnist"), "mnist", "linf 0.4"
-    )
-    entries["l0_sparse_mnist"] = Entry(functools.partial(_defended, "l0_sparse", "mnist"), "mnist")
+        add(f"narrow_mnist_0_{tenths}", radius, _at_radius, tenths / 10)
+    add("crown_ibp_mnist", "linf 0.4", _defended, "crown_ibp")
+    add("l0_sparse_mnist", "none", _defended, "l0_sparse")
     for name in ("abs", "binary_abs"):
-        entries[f"{name}_mnist"] = Entry(functools.partial(_defended, name, "mnist"), "mnist", images=1000)
-    trained_against = {
-        "normal": "none",
-        "regular": "linf 0.3",
-        "on_manifold": "linf 0.3 on the manifold",
-        "transformation_adversarial": "linf 0.3 of affine maps",
-        "transformation_augmentation": "none",
-    }
-    for strategy, radius in trained_against.items():
-        for dataset, sizes in {"fonts": (250, 1000, 4000, 10_000), "mnist": (1000, 4000)}.items():
+        entries[f"{name}_mnist"] = Entry(functools.partial(_defended, name), images=1000)
+    for strategy, radius in (
+        ("normal", "none"),
+        ("regular", "linf 0.3"),
+        ("on_manifold", "linf 0.3 on the manifold"),
+        ("transformation_adversarial", "linf 0.3 of affine maps"),
+        ("transformation_augmentation", "none"),
+    ):
+        for dataset, sizes in (("fonts", (250, 1000, 4000, 10_000)), ("mnist", (1000, 4000))):
             for n in sizes:
-                made = functools.partial(_dis, dataset, strategy, n)
-                entries[f"dis_{dataset}_{strategy}_{n}"] = Entry(made, dataset, radius)
+                add(f"dis_{dataset}_{strategy}_{n}", radius, _dis, dataset, strategy, n)
     for digit in range(10):
-        vae_gan = functools.partial(_vae_gan, digit)
-        entries[f"vae_gan_mnist_{digit}"] = Entry(vae_gan, "mnist", classifier=False)
+        entries[f"vae_gan_mnist_{digit}"] = Entry(functools.partial(_vae_gan, digit), classifier=False)
     for name, seeds in {"d": 3, "c": 2, "b": 1, "b_star": 1, "a": 1}.items():
-        for seed in range(seeds):
-            label = f"eat_{name}" if seed == 0 else f"eat_{name}_seed_{seed}"
-            entries[label] = Entry(functools.partial(_eat, name, seed), "mnist")
-        entries[f"eat_{name}_adv"] = Entry(functools.partial(_eat, f"{name}_adv"), "mnist", "linf 0.3")
-    entries["eat_d_adv_ens"] = Entry(functools.partial(_eat_ensemble, "d"), "mnist", "linf 0.3")
-    entries["eat_d_adv_input_dropout"] = Entry(
-        functools.partial(_eat, "d_input_dropout_adv"), "mnist", "linf 0.3"
-    )
+        for seed, suffix in enumerate(SEEDS[:seeds]):
+            add(f"eat_{name}{suffix}", "none", _eat, name, seed)
+        add(f"eat_{name}_adv", "linf 0.3", _eat, f"{name}_adv")
+    add("eat_d_adv_ens", "linf 0.3", _eat_ensemble)
+    add("eat_d_adv_input_dropout", "linf 0.3", _eat, "d_input_dropout_adv")
     return entries
 
 
@@ -185,8 +162,7 @@ def entry(name: str) -> Entry:
     Raises:
         ValueError: no network has this name; the message lists those there are.
     """
-    if name not in CATALOGUE:
-        raise ValueError(unknown("network", name, CATALOGUE))
+    choose("network", name, CATALOGUE)
     return CATALOGUE[name]
 
 
@@ -201,7 +177,7 @@ def publish(name: str) -> Path:
     model = network()
     accuracy: dict[str, float | None] = {"accuracy": None, "images": 0}
     if found.classifier:
-        test = data.load(found.dataset, "test")
+        test = data.load(network.dataset.name, "test")
         test = test.first(found.images or len(test))
         hits = correct(model, test.images, test.labels)
         accuracy = {"accuracy": round(100 * hits.float().mean().item(), 2), "images": len(hits)}
@@ -221,7 +197,7 @@ def publish(name: str) -> Path:
         network=name,
         architecture=network.recipe.architecture,
         classes=len(network.dataset.classes),
-        dataset=found.dataset,
+        dataset=network.dataset.name,
         seed=network.seed,
         radius=found.radius,
         **accuracy,

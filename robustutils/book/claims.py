@@ -21,13 +21,13 @@ from robustutils import provenance
 from robustutils.book.criteria import FIDELITIES, Criterion, parse_criterion
 from robustutils.book.parameters import Parameter
 from robustutils.outcomes import Value
-from robustutils.registry import unknown
+from robustutils.registry import choose, unknown
 
 _FILE_KEYS: dict[str, Any] = dict.fromkeys(("paper", "parameters", "titles", "picture"), dict) | {
     "claims": list,
     "depends_on": list,
 }
-_PAPER_KEYS = dict.fromkeys(("key", "title", "url"), str)
+PAPER_KEYS = dict.fromkeys(("key", "title", "url"), str)
 _PICTURE_KEYS = {
     "ids": list,
     "lines": dict,
@@ -106,13 +106,13 @@ class Claims:
         content = path.read_bytes()
         try:
             data = tomllib.loads(content.decode())
-            _keys(data, _FILE_KEYS)
+            typed(data, _FILE_KEYS)
             paper, titles, picture = (data.get(key, {}) for key in ("paper", "titles", "picture"))
-            parameters = {n: Parameter.parse(n, given) for n, given in data.get("parameters", {}).items()}
+            parameters = {n: Parameter.declared(n, given) for n, given in data.get("parameters", {}).items()}
             if paper or "claims" in data:
-                _keys(paper, _PAPER_KEYS, required=_PAPER_KEYS)
+                typed(paper, PAPER_KEYS, PAPER_KEYS)
             if picture:
-                _keys(picture, _PICTURE_KEYS, required=[key for key in _PICTURE_KEYS if key != "differences"])
+                typed(picture, _PICTURE_KEYS, [key for key in _PICTURE_KEYS if key != "differences"])
             common = {"depends_on": data.get("depends_on", [])}
             rows = [row for claim in data.get("claims", ()) for row in _claim_rows(claim, titles, common)]
             _check(rows, parameters, titles)
@@ -180,15 +180,20 @@ def _check(rows: list[Row], parameters: Mapping[str, Parameter], titles: Mapping
                 raise ValueError(f"claim {row.id!r}: depends_on: {unknown('parameter', name, parameters)}")
 
 
-def _keys(data: Any, known: Mapping[str, Any], required: Iterable[str] = ()) -> None:
+def typed(data: Any, kinds: Mapping[str, Any], required: Iterable[str] = (), *, more: bool = False) -> None:
+    """Check the keys of a table and the types of its values; counts are at least 0, and nothing is nan.
+
+    Raises: ValueError naming a key that is missing, of a wrong type or, unless there may be ``more``, unknown.
+    """
     if not isinstance(data, dict):
         raise ValueError(f"expected a table of keys, got {data!r}")
     for key, value in data.items():
-        if key not in known:
-            raise ValueError(unknown("key", key, known))
-        if not isinstance(value, known[key]) or (
-            known[key] is int and (isinstance(value, bool) or value < 0)
-        ):
+        if more and key not in kinds:
+            continue
+        choose("key", key, kinds)
+        kind = kinds[key]
+        right = isinstance(value, kind) and value == value and (kind is bool or not isinstance(value, bool))
+        if not right or (kind is int and value < 0):
             raise ValueError(f"{key!r} has the wrong type or range: {value!r}")
     if missing := [key for key in required if key not in data]:
         raise ValueError(f"key {missing[0]!r} is missing")
@@ -198,7 +203,7 @@ def _claim_rows(claim: Any, titles: Mapping[str, str], common: Mapping[str, Any]
     """Rows of one `[[claims]]` block: the cells of its table and its explicit rows."""
     name = claim.get("id") if isinstance(claim, dict) else None
     try:
-        _keys(claim, _CLAIM_KEYS, required=("id", "statement"))
+        typed(claim, _CLAIM_KEYS, ("id", "statement"))
         if claim["id"] not in titles:
             raise ValueError("it has no title: [titles] names every claim id")
         stated = [*_cells(claim), *claim.get("rows", ())]
@@ -232,10 +237,10 @@ def _cells(claim: Mapping[str, Any]) -> Iterable[dict[str, Any]]:
 def _row(claim: str, title: str, data: Any, shared: Mapping[str, Any], exceptions: Iterable[Any]) -> Row:
     name = data.get("row") if isinstance(data, dict) else None
     try:
-        _keys(data, {"row": str, "paper": object} | _ROW_KEYS, required=("row",))
+        typed(data, {"row": str, "paper": object} | _ROW_KEYS, ("row",))
         merged = {**shared, **data, "at": {**shared.get("at", {}), **data.get("at", {})}}
         for exception in exceptions:
-            _keys(exception, _ROW_KEYS, required=("at",))
+            typed(exception, _ROW_KEYS, ("at",))
             if exception["at"].items() <= merged["at"].items():
                 merged |= {key: value for key, value in exception.items() if key != "at"}
         if "criterion" not in merged and "needs" not in merged:
@@ -243,8 +248,8 @@ def _row(claim: str, title: str, data: Any, shared: Mapping[str, Any], exception
                 "key 'criterion' is missing (only a claim that 'needs' something may go without)"
             )
         for key in ("fidelity", "otherwise"):
-            if key in merged and merged[key] not in FIDELITIES:
-                raise ValueError(unknown("fidelity", merged[key], FIDELITIES))
+            if key in merged:
+                choose("fidelity", merged[key], FIDELITIES)
         merged["paper"] = _value(merged["paper"]) if "paper" in merged else None
         merged["criterion"] = parse_criterion(merged["criterion"]) if "criterion" in merged else None
         criterion, paper = merged["criterion"], merged["paper"]
@@ -259,6 +264,6 @@ def _row(claim: str, title: str, data: Any, shared: Mapping[str, Any], exception
 
 def _value(stated: Any) -> Value:
     numbers = stated if isinstance(stated, list) and stated else [stated]
-    if not all(isinstance(x, int | float) and not isinstance(x, bool) and math.isfinite(x) for x in numbers):
+    if not all(type(x) in (int, float) and math.isfinite(x) for x in numbers):
         raise ValueError(f"'paper' must be a finite number or a list of them, got {stated!r}")
     return tuple(map(float, stated)) if isinstance(stated, list) else float(stated)

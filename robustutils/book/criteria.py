@@ -54,6 +54,7 @@ import numpy as np
 from scipy import stats
 
 from robustutils.outcomes import Observed, Value
+from robustutils.registry import choose
 from robustutils.statistics import Interval, spearman_interval
 
 NO_EVIDENCE = ("quick", "check")
@@ -106,9 +107,6 @@ class Criterion:
             )
         return observed.interval
 
-    def _on_side(self, observed: Observed, null: float, sign: float) -> bool | None:
-        return _side(self._interval(observed), null, sign)
-
 
 def _side(interval: Interval, null: float, sign: float) -> bool | None:
     """Whether an interval lies wholly on one side of `null`; None where it reaches to both."""
@@ -152,10 +150,8 @@ class Within(Criterion):
     null: float = 0.0
 
     def __post_init__(self) -> None:
-        if min(self.points, self.relative) < 0 or max(self.points, self.relative) == 0:
-            raise ValueError(
-                "criterion 'within' needs a positive 'points' or 'relative', and neither below 0"
-            )
+        if self.points == self.relative == 0:
+            raise ValueError("it needs a positive 'points' or 'relative'")
 
     def judge(self, paper: Value | None, observed: Observed) -> Judgement:
         if not isinstance(observed.value, float) or not isinstance(paper, float):
@@ -164,7 +160,7 @@ class Within(Criterion):
         size = _sized(observed.value, observed.spread, paper - width, paper + width)
         holds = size
         if self.direction is not None:
-            holds = self._on_side(observed, self.null, SIDES[self.direction])
+            holds = _side(self._interval(observed), self.null, SIDES[self.direction])
         elif not size and observed.spread is not None:
             holds = _near(observed.spread, paper, width)
         return Judgement(holds, size)
@@ -188,10 +184,10 @@ class Greater(Criterion):
 
     def __post_init__(self) -> None:
         if self.low > self.high:
-            raise ValueError(f"criterion {self.kind!r} has low {self.low:g} above high {self.high:g}")
+            raise ValueError(f"low {self.low:g} above high {self.high:g}")
 
     def judge(self, paper: Value | None, observed: Observed) -> Judgement:
-        holds = self._on_side(observed, self.null, SIDES[self.side])
+        holds = _side(self._interval(observed), self.null, SIDES[self.side])
         return Judgement(holds, _sized(observed.effect, observed.interval, self.low, self.high))
 
     def __str__(self) -> str:
@@ -220,7 +216,7 @@ class Monotone(Criterion):
     def judge(self, paper: Value | None, observed: Observed) -> Judgement:
         sign = SIDES[self.direction]
         steps = sign * np.diff(_values(self.kind, observed.value))
-        holds = self._on_side(observed, 0.0, sign)
+        holds = _side(self._interval(observed), 0.0, sign)
         return Judgement(holds, bool((steps >= -self.tolerance).all()), observed.effect, observed.interval)
 
     def __str__(self) -> str:
@@ -302,27 +298,23 @@ KINDS: Mapping[str, type[Criterion]] = {
 
 def parse_criterion(data: Mapping[str, Any]) -> Criterion:
     """The criterion that a table of a claims file states. Raises: ValueError naming the kind and the key."""
-    kind = data.get("kind")
-    if not isinstance(kind, str) or kind not in KINDS:
-        raise ValueError(f"unknown criterion kind {kind!r}; allowed: {', '.join(KINDS)}")
-    cls, given = KINDS[kind], {key: value for key, value in data.items() if key != "kind"}
-    known = {field.name: field.default is MISSING for field in fields(cls)}
-    for key, value in given.items():
-        if key not in known:
-            raise ValueError(f"criterion {kind!r} has unknown key {key!r}; allowed: {', '.join(known)}")
-        if key == "direction":
-            if value not in cls.directions:
-                raise ValueError(
-                    f"criterion {kind!r}: 'direction' is {value!r}; allowed: {', '.join(cls.directions)}"
-                )
-        elif isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-            raise ValueError(f"criterion {kind!r}: {key!r} must be a finite number, got {value!r}")
-        elif key in ("tolerance", "margin", "points") and cls is not Within and value < 0:
-            raise ValueError(f"criterion {kind!r}: {key!r} must not be negative, got {value!r}")
-    missing = [key for key, required in known.items() if required and key not in given]
-    if missing:
-        raise ValueError(f"criterion {kind!r} misses key {missing[0]!r}")
-    return cls(**{key: value if key == "direction" else float(value) for key, value in given.items()})
+    choose("criterion kind", data.get("kind"), list(KINDS))
+    cls, given = KINDS[data["kind"]], {key: value for key, value in data.items() if key != "kind"}
+    try:
+        for key, value in given.items():
+            choose("key", key, cls.__match_args__)
+            if key == "direction":
+                choose("direction", value, cls.directions)
+            elif isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+                raise ValueError(f"{key!r} must be a finite number, got {value!r}")
+            elif key in ("tolerance", "margin", "points", "relative") and value < 0:
+                raise ValueError(f"{key!r} must not be negative, got {value!r}")
+        for field in fields(cls):
+            if field.default is MISSING and field.name not in given:
+                raise ValueError(f"key {field.name!r} is missing")
+        return cls(**{key: value if key == "direction" else float(value) for key, value in given.items()})
+    except ValueError as error:
+        raise ValueError(f"criterion {data['kind']!r}: {error}") from error
 
 
 def verdict(
@@ -337,8 +329,7 @@ def verdict(
 
     Raises: ValueError for an unknown fidelity.
     """
-    if fidelity not in FIDELITIES:
-        raise ValueError(f"unknown fidelity {fidelity!r}; allowed: {', '.join(FIDELITIES)}")
+    choose("fidelity", fidelity, FIDELITIES)
     if profile in NO_EVIDENCE:
         return "not_evidence"
     if check:

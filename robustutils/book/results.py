@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from robustutils import provenance
-from robustutils.book.claims import Claims, Row
+from robustutils.book.claims import PAPER_KEYS, Claims, Row, typed
 from robustutils.book.criteria import FIDELITIES, NO_EVIDENCE, STRONG, VERDICTS, verdict
 from robustutils.book.parameters import PROFILES
 from robustutils.outcomes import Measurement
+from robustutils.registry import choose
 from robustutils.storage import write_atomically
 
 Results = dict[str, Any]
@@ -21,7 +22,6 @@ PERCENT = ("%", "points")
 
 _KEPT = ("ci95", "seed_ci95", "per_seed", "effect", "effect_ci95", "effect_seed_ci95", "effect_per_seed")
 _GIVEN = ("ci95", "per_seed", "effect", "effect_ci95", "effect_per_seed")
-_PAPER_KEYS = dict.fromkeys(("key", "title", "url"), str)
 _RESULTS_KEYS: dict[str, Any] = (
     dict.fromkeys(("chapter", "profile", "source_hash", "git_commit"), str)
     | dict.fromkeys(("paper", "titles", "parameters", "datasets", "environment"), dict)
@@ -156,47 +156,34 @@ def read(path: str | os.PathLike[str]) -> Results:
 
 
 def _validate(results: Any, where: str) -> None:
-    _typed(results, _RESULTS_KEYS, where)
-    _typed(results["paper"], _PAPER_KEYS, f"{where}: paper")
-    if results["profile"] not in PROFILES:
-        raise ValueError(f"{where}: unknown profile {results['profile']!r}; allowed: {', '.join(PROFILES)}")
-    seen = set()
-    for row in results["claims"]:
-        named = isinstance(row, dict)
-        name = f"{where}: claim {row.get('id')!r} row {row.get('row')!r}" if named else where
-        _typed(row, _RESULT_KEYS, name)
-        if (row["id"], row["row"]) in seen:
-            raise ValueError(f"{name} appears twice")
-        seen.add((row["id"], row["row"]))
-        if row["id"] not in results["titles"]:
-            raise ValueError(f"{name} has no title")
-        reached, fidelity = row["verdict"], row["fidelity"]
-        if reached not in VERDICTS:
-            raise ValueError(f"{name}: unknown verdict {reached!r}; allowed: {', '.join(VERDICTS)}")
-        if reached == "not_run":
-            consistent = row["measured"] is None and fidelity is None
-        else:
-            allowed = {"reproduced": STRONG, "agrees": FIDELITIES[len(STRONG) :]}.get(reached, FIDELITIES)
-            quick = results["profile"] in NO_EVIDENCE
-            consistent = (
-                row["measured"] is not None and fidelity in allowed and quick == (reached == "not_evidence")
-            )
-        if not consistent:
-            raise ValueError(
-                f"{name}: verdict {reached!r} cannot go with measured {row['measured']!r}, "
-                f"fidelity {fidelity!r} and profile {results['profile']!r}"
-            )
-
-
-def _typed(data: Any, keys: Mapping[str, type | tuple[type, ...]], where: str) -> None:
-    if not isinstance(data, dict):
-        raise ValueError(f"{where}: expected an object, got {type(data).__name__}")
-    for key, kind in keys.items():
-        if key not in data:
-            raise ValueError(f"{where}: key {key!r} is missing")
-        value = data[key]
-        if not isinstance(value, kind) or isinstance(value, bool) or value != value:
-            raise ValueError(f"{where}: {key!r} has the wrong type: {value!r}")
+    name, seen = "", set()
+    try:
+        typed(results, _RESULTS_KEYS, _RESULTS_KEYS, more=True)
+        typed(results["paper"], PAPER_KEYS, PAPER_KEYS, more=True)
+        choose("profile", results["profile"], PROFILES)
+        for row in results["claims"]:
+            name = f"claim {row.get('id')!r} row {row.get('row')!r}: " if isinstance(row, dict) else ""
+            typed(row, _RESULT_KEYS, _RESULT_KEYS, more=True)
+            if (row["id"], row["row"]) in seen:
+                raise ValueError("it appears twice")
+            seen.add((row["id"], row["row"]))
+            choose("title", row["id"], results["titles"])
+            reached, fidelity = row["verdict"], row["fidelity"]
+            choose("verdict", reached, VERDICTS)
+            if reached == "not_run":
+                consistent = row["measured"] is None and fidelity is None
+            else:
+                allowed = {"reproduced": STRONG, "agrees": FIDELITIES[len(STRONG) :]}.get(reached, FIDELITIES)
+                evidence = results["profile"] not in NO_EVIDENCE
+                consistent = row["measured"] is not None and fidelity in allowed
+                consistent &= evidence == (reached != "not_evidence")
+            if not consistent:
+                raise ValueError(
+                    f"verdict {reached!r} cannot go with measured {row['measured']!r}, "
+                    f"fidelity {fidelity!r} and profile {results['profile']!r}"
+                )
+    except ValueError as error:
+        raise ValueError(f"{where}: {name}{error}") from error
 
 
 def rows_measured(results: Results) -> set[tuple[str, str]]:

@@ -14,7 +14,7 @@ from robustutils.artifacts import shelf
 from robustutils.book import outcomes_files
 from robustutils.book.claims import Claims
 from robustutils.book.criteria import NO_EVIDENCE
-from robustutils.book.parameters import PROFILES, OneOf, ParameterError
+from robustutils.book.parameters import PROFILES, Parameter, ParameterError
 from robustutils.registry import unknown
 
 
@@ -79,7 +79,7 @@ def start(claims: Claims, namespace: Mapping[str, Any]) -> Run:
     """
     speed.keep_freed_blocks()
     torch.backends.cudnn.allow_tf32 = False  # float32 on a GPU is float32
-    profile = OneOf(PROFILES).parse("profile", namespace["profile"])
+    profile = Parameter(one_of=PROFILES).parse("profile", namespace["profile"])
     declared = ("profile", "device", *claims.parameters)
     for name in injected_names(namespace):
         if name not in declared:

@@ -118,22 +118,22 @@ def test_a_measurement_that_a_criterion_cannot_judge_is_an_error(data, paper, va
 
 
 @pytest.mark.parametrize(("data", "expected"), [
-    ({}, "unknown criterion kind None; allowed: within, greater"),
+    ({}, "unknown criterion kind None; there are within, greater"),
     ({"kind": "near"}, "unknown criterion kind 'near'"),
     ({"kind": ["within"]}, "unknown criterion kind"),
-    (GREATER | {"hihg": 3}, "'greater' has unknown key 'hihg'; allowed: null, low, high"),
-    ({"kind": "greater", "low": 1}, "'greater' misses key 'null'"),
-    ({"kind": "equivalent"}, "misses key 'margin'"),
-    ({"kind": "exact"}, "misses key 'tolerance'"),
-    ({"kind": "monotone"}, "misses key 'direction'"),
-    ({"kind": "rank"}, "misses key 'least'"),
+    (GREATER | {"hihg": 3}, r"'greater': unknown key 'hihg' \(did you mean 'high'\?\); there are null, low, high"),
+    ({"kind": "greater", "low": 1}, "'greater': key 'null' is missing"),
+    ({"kind": "equivalent"}, "'margin' is missing"),
+    ({"kind": "exact"}, "'tolerance' is missing"),
+    ({"kind": "monotone"}, "'direction' is missing"),
+    ({"kind": "rank"}, "'least' is missing"),
     ({"kind": "within"}, "needs a positive 'points' or 'relative'"),
-    ({"kind": "within", "points": -1, "relative": 0.1}, "neither below 0"),
+    ({"kind": "within", "points": -1, "relative": 0.1}, "'points' must not be negative, got -1"),
     ({"kind": "within", "points": "5"}, "'points' must be a finite number, got '5'"),
     ({"kind": "within", "points": math.nan}, "'points' must be a finite number, got nan"),
     ({"kind": "within", "points": True}, "'points' must be a finite number, got True"),
-    (WITHIN | {"direction": "down"}, "'direction' is 'down'; allowed: above, below"),
-    (MONOTONE | {"direction": "above"}, "'direction' is 'above'; allowed: increasing, decreasing"),
+    (WITHIN | {"direction": "down"}, "unknown direction 'down'; there are above, below"),
+    (MONOTONE | {"direction": "above"}, "unknown direction 'above'; there are increasing, decreasing"),
     (EXACT | {"tolerance": -1}, "'tolerance' must not be negative"),
     (EQUIVALENT | {"points": -1}, "'points' must not be negative"),
     (GREATER | {"low": 9}, "low 9 above high 4"),
@@ -171,7 +171,7 @@ def test_a_check_is_not_scored(direction):
 
 def test_an_unknown_fidelity_is_refused():
     with pytest.raises(
-        ValueError, match="unknown fidelity 'faithful'; allowed: exact, open_choice, code_variant"
+        ValueError, match="unknown fidelity 'faithful'; there are exact, open_choice, code_variant"
     ):
         verdict(True, True, fidelity="faithful", profile="paper")
 
