@@ -2,7 +2,7 @@
 
 Distances are counted in the query's frame: the pixels in which the query and the mapped training image, both binarised
 at 1/2, differ. :func:`search` tries every map of a :class:`Grid` on every training image of another label and returns
-what :func:`brute_force` would. Three facts spare it nearly all of the work:
+what counting every distance would. Three facts spare it nearly all of the work:
 
 - One canvas, the frame with a margin as wide as the largest shift, serves all shifts: shifting the image by whole pixels
   is shifting the query on the canvas.
@@ -80,7 +80,7 @@ class Grid:
         return list(itertools.product(steps, steps))
 
     def __str__(self) -> str:
-        counts = [len(self.rotations), len(self.shears), len(self.scales), len(self.shifts())]
+        counts = [len(part) for part in (self.rotations, self.shears, self.scales, self.shifts())]
         rotations, shears, scales, shifts = counts
         return f"{rotations} rotations x {shears} shears x {scales} scales x {shifts} shifts = {math.prod(counts):,} maps"
 
@@ -138,41 +138,16 @@ def search(
         return {**run.best.result(), "examined": run.examined.cpu()}
 
 
-def brute_force(
-    queries: Tensor, labels: Tensor, train: Dataset, grid: Grid = PAPER_GRID
-) -> dict[str, Tensor]:
-    """What :func:`search` returns, by counting every distance; without ``examined``."""
-    _check(queries, labels, train, grid)
-    side, ink = queries.shape[-1], queries[:, 0] > 0.5
-    best = _Best(len(queries), train, grid, queries.device)
-    for index, linear in enumerate(grid.linear_maps()):
-        canvases = _canvases(train.images, linear, grid.shift)
-        total = canvases.sum((1, 2))
-        for position, (down, right) in enumerate(grid.shifts()):
-            top, left = grid.shift - down, grid.shift - right
-            mapped = canvases[:, top : top + side, left : left + side]
-            fits = (mapped.sum((1, 2)) >= grid.keep * total) & (total > 0)
-            for query in range(len(queries)):
-                places = (fits & (train.labels != labels[query])).nonzero().squeeze(1)
-                distance = ((mapped[places] > UNITS / 2) ^ ink[query]).sum((1, 2))
-                best.offer(torch.full_like(places, query), distance, index, places, position)
-    return best.result()
-
-
 def _check(queries: Tensor, labels: Tensor, train: Dataset, grid: Grid) -> None:
-    shape = tuple(queries.shape[1:])
+    shape, sizes = tuple(queries.shape[1:]), f"queries {tuple(queries.shape)}, labels {tuple(labels.shape)}"
     if queries.ndim != 4 or shape[0] != 1 or shape[1] != shape[2] or labels.shape != queries.shape[:1]:
-        raise ValueError(
-            f"queries {tuple(queries.shape)}, labels {tuple(labels.shape)}: [Q, 1, H, H] and [Q] are allowed"
-        )
+        raise ValueError(f"{sizes}: [Q, 1, H, H] and [Q] are allowed")
     if len(queries) == 0 or not 0 <= float(queries.min()) <= float(queries.max()) <= 1:
         raise ValueError(f"{len(queries)} queries: at least one, and pixels in [0, 1]")
     if tuple(train.images.shape[1:]) != shape:
         raise ValueError(f"training images {tuple(train.images.shape[1:])}: {shape} as the queries'")
     if (shape[1] + 2 * grid.shift) ** 2 * UNITS > 1 << 24:
-        raise ValueError(
-            f"images of {shape[1]} pixels a side and shifts of {grid.shift}: a canvas of at most 64 is exact"
-        )
+        raise ValueError(f"sides of {shape[1]} and shifts of {grid.shift}: a canvas of at most 64 is exact")
 
 
 def _spread(n: int, most: int) -> Tensor:
@@ -181,6 +156,12 @@ def _spread(n: int, most: int) -> Tensor:
 
 
 # ---- mapped images ----
+
+
+def warped(images: Tensor, maps: Tensor) -> Tensor:
+    """Images [N, C, H, W] at the places to which ``maps``, [N, 2, 3] in half sides, take each pixel, bilinearly."""
+    places = F.affine_grid(maps, list(images.shape), align_corners=False)
+    return F.grid_sample(images, places, align_corners=False)
 
 
 def _sampled(images: Tensor, matrix: Tensor, side: int) -> Tensor:

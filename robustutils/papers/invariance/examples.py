@@ -8,19 +8,18 @@ Images are float32 [N, 1, 28, 28] in [0, 1].
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import product
+from itertools import compress, product
 from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from sklearn.cluster import DBSCAN, SpectralClustering
 from torch import Tensor, nn
 
 from robustutils import data
 from robustutils.attacks import evaluation_mode
 from robustutils.data import Dataset, require, verify
-from robustutils.papers.invariance.alignment import Grid, search
+from robustutils.papers.invariance.alignment import Grid, search, warped
 from robustutils.speed import device_of
 
 MOST_CLUSTERS = 12
@@ -106,9 +105,7 @@ def laid_back(images: Tensor, maps: Tensor) -> Tensor:
     rows = torch.stack([torch.stack([cos, -sin], 1), torch.stack([sin, cos], 1)], 1)
     sheared = torch.stack([torch.stack([scale, scale * shear], 1), torch.stack([0 * scale, scale], 1)], 1)
     offset = torch.stack([right, down], 1)[..., None] * (2 / side)
-    theta = torch.cat([rows @ sheared, offset], 2).float()
-    grid = F.affine_grid(theta, list(images.shape), align_corners=False)
-    return F.grid_sample(images, grid, align_corners=False)
+    return warped(images, torch.cat([rows @ sheared, offset], 2).float())
 
 
 def typicality(model: nn.Module, dataset: Dataset) -> Tensor:
@@ -189,27 +186,19 @@ def candidates(x: Tensor, targets: Tensor, *, method: str = "dbscan") -> Candida
     A candidate is the target inside the chosen clusters and the image everywhere else. Of more than
     ``MOST_CLUSTERS`` the largest are used; :attr:`Candidates.clusters` tells their true number.
     """
-    images, query, pixels, counts = [], [], [], []
+    images, query, pixels, counts = [x[:0]], [], [], []
     for place, (image, target) in enumerate(zip(x, targets, strict=True)):
         groups = clusters(((image - target).abs() > 0.5)[0], method=method)
         counts.append(len(groups))
-        used = (
-            torch.stack(groups[:MOST_CLUSTERS])
-            if groups
-            else torch.zeros(0, *image.shape[1:], dtype=torch.bool)
-        )
+        used = groups[:MOST_CLUSTERS]
         for choice in product((False, True), repeat=len(used)):
             if any(choice):
-                inside = used[list(choice)].any(0)
-                images.append(torch.where(inside, target, image))
+                inside = torch.stack(list(compress(used, choice))).any(0)
+                images.append(torch.where(inside, target, image)[None])
                 query.append(place)
                 pixels.append(int(inside.sum()))
-    return Candidates(
-        torch.stack(images) if images else x.new_zeros(0, *x.shape[1:]),
-        torch.tensor(query, dtype=torch.int64),
-        torch.tensor(pixels, dtype=torch.int64),
-        torch.tensor(counts, dtype=torch.int64),
-    )
+    numbers = (torch.tensor(values, dtype=torch.int64) for values in (query, pixels, counts))
+    return Candidates(torch.cat(images), *numbers)
 
 
 def differing(x: Tensor, made: Tensor) -> Tensor:
@@ -252,9 +241,7 @@ def moved(images: Tensor, rows: Tensor, columns: Tensor, degrees: Tensor, *, bac
         matrix, offset = turn.mT, shift
     else:
         matrix, offset = turn, -(turn @ shift[..., None]).squeeze(-1)
-    theta = torch.cat([matrix, offset[..., None]], 2)
-    grid = F.affine_grid(theta, list(images.shape), align_corners=False)
-    return F.grid_sample(images, grid, align_corners=False)
+    return warped(images, torch.cat([matrix, offset[..., None]], 2))
 
 
 def nearest_targets(

@@ -5,7 +5,6 @@ The adversary may set a pixel to any value in [0, 1]; what counts is how many it
 """
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -38,10 +37,22 @@ class _FewPixels:
     ) -> Tensor:
         """Fooling images; x itself, bit for bit, where it is misclassified already or nothing was found.
 
+        A fresh pass says what fools.
+
         Raises:
             ValueError: a gradient that it follows was not finite.
         """
-        return _fooling(self._search, model, x, y)
+        with evaluation_mode(model):
+            x, y = admitted(model, x, y)
+            with exact(x):
+                left = (model(x).argmax(1) == y).nonzero().squeeze(1)
+            result = x.clone()
+            if len(left):
+                made = self._search(model, x[left], y[left])
+                with exact(x):
+                    fooled = model(made).argmax(1) != y[left]
+                result[left[fooled]] = made[fooled]
+        return result
 
     def _search(self, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
         """Images that may fool, of images that are classified correctly."""
@@ -156,12 +167,8 @@ class GreedyPixels(_FewPixels):
                 break
             tried = made.repeat(len(place), 1, 1)
             tried[torch.arange(len(place), device=x.device), :, place] = value[:, None]
-            gains = torch.cat(
-                [
-                    margin(model(part.view(-1, *x.shape)), y.expand(len(part)))
-                    for part in tried.split(self.batch_size)
-                ]
-            )
+            parts = (part.view(-1, *x.shape) for part in tried.split(self.batch_size))
+            gains = torch.cat([margin(model(part), y.expand(len(part))) for part in parts])
             best = gains.argmax()
             made = tried[best]
             if gains[best] > SURE:
@@ -194,23 +201,6 @@ def minimal_l0(
         check_inside(BOX, x, x_adv, tolerance=0)
         distances.append(l0_distance(x, x_adv).float().cpu().masked_fill(correct(model, x_adv, y), torch.inf))
     return torch.cat(distances)
-
-
-def _fooling(
-    search: Callable[[nn.Module, Tensor, Tensor], Tensor], model: nn.Module, x: Tensor, y: Tensor
-) -> Tensor:
-    """What ``search`` makes of the images that are classified correctly, where a fresh pass says that it fools."""
-    with evaluation_mode(model):
-        x, y = admitted(model, x, y)
-        with exact(x):
-            left = (model(x).argmax(1) == y).nonzero().squeeze(1)
-        result = x.clone()
-        if len(left):
-            made = search(model, x[left], y[left])
-            with exact(x):
-                fooled = model(made).argmax(1) != y[left]
-            result[left[fooled]] = made[fooled]
-    return result
 
 
 def _wide(values: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from robustutils.bounds import crown_ibp_margins, interval_margins
 from robustutils.objectives import Objective
+from robustutils.papers.invariance.alignment import warped
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,5 +68,4 @@ class AffineAugmented:
             torch.stack([cos, slope * cos - sin, offset[0]]),
             torch.stack([sin, slope * sin + cos, offset[1]]),
         ]
-        grid = F.affine_grid(torch.stack(rows).permute(2, 0, 1), list(x.shape), align_corners=False)
-        return self.objective(model, F.grid_sample(x, grid, align_corners=False).clamp(0, 1), y, progress)
+        return self.objective(model, warped(x, torch.stack(rows).permute(2, 0, 1)).clamp(0, 1), y, progress)

@@ -13,7 +13,7 @@ from torch import Tensor
 from robustutils import artifacts
 from robustutils.artifacts import kept
 from robustutils.data import Dataset
-from robustutils.papers.invariance.alignment import PAPER_GRID, UNITS, Grid, _canvases, brute_force, search
+from robustutils.papers.invariance.alignment import PAPER_GRID, UNITS, Grid, _Best, _canvases, search
 
 GRID = Grid(rotations=(-15, 0, 10), shears=(0, 0.2), scales=(0.6, 1, 1.3), shift=2)
 
@@ -52,6 +52,24 @@ def linear_by_scipy(image: Tensor, parameters: Tensor, side: int) -> np.ndarray:
     centre = np.full(2, (image.shape[-1] - 1) / 2)
     middle = (side - 1) / 2 + np.array([down, right])
     return mapped_by_scipy(image, inverse, centre - inverse @ middle, side)
+
+
+def brute_force(queries: Tensor, labels: Tensor, train: Dataset, grid: Grid) -> dict[str, Tensor]:
+    """What the search returns, by counting every distance; without ``examined``."""
+    side, ink = queries.shape[-1], queries[:, 0] > 0.5
+    best = _Best(len(queries), train, grid, queries.device)
+    for index, linear in enumerate(grid.linear_maps()):
+        canvases = _canvases(train.images, linear, grid.shift)
+        total = canvases.sum((1, 2))
+        for position, (down, right) in enumerate(grid.shifts()):
+            top, left = grid.shift - down, grid.shift - right
+            mapped = canvases[:, top : top + side, left : left + side]
+            fits = (mapped.sum((1, 2)) >= grid.keep * total) & (total > 0)
+            for query in range(len(queries)):
+                places = (fits & (train.labels != labels[query])).nonzero().squeeze(1)
+                distance = ((mapped[places] > UNITS / 2) ^ ink[query]).sum((1, 2))
+                best.offer(torch.full_like(places, query), distance, index, places, position)
+    return best.result()
 
 
 def same(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
