@@ -867,7 +867,8 @@ plain("R+FGSM error (%) of, paper, alpha = eps/2, alpha = eps/6", rows)
 # | ratio | first 1,000 test images, 100 steps of $\epsilon/30$, 5 restarts, ratio of means | number of points, step and kind of average are not stated; other readings stand beside it | open choice |
 #
 # Nothing was tuned on the test set.
-#
+
+# %% [markdown]
 # ## What we learned
 #
 # Single-step adversarial training taught four of five architectures to defeat the step, not the attack: seen from outside by
@@ -880,7 +881,8 @@ plain("R+FGSM error (%) of, paper, alpha = eps/2, alpha = eps/6", rows)
 # What the paper did not see: its exception B is masked or not by the luck of a seed. On MNIST neither does the ratio come back
 # with static sources nor the norm of the gradient grow, as on ImageNet. And an input dropout, "only marginal" there, changes
 # C_adv's strongest transfer by {glue:text}`EAT-X5-C_adv-highest-transferred-FGSM-error-with-minus-without-input-dropout`.
-#
+
+# %% [markdown]
 # ## Your own model
 #
 # With `-p model package.module:function -p weights file.safetensors` the diagnosis of the sanity section is made of your

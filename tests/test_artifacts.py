@@ -478,7 +478,7 @@ CHANGES: dict[str, Callable[[data.Dataset], dict[str, object]]] = {
     "another attack of the same fields": lambda images: {"attack": FGSM(eps=0.1)},
     "and another": lambda images: {"attack": IFGSM(eps=0.1)},
     "seed of the attack": lambda images: {"attack": RFGSM(eps=0.1, seed=1)},
-    "dtype": lambda images: {"attack": IFGSM(eps=0.1, dtype=torch.bfloat16)},
+    "dtype": lambda images: {"attack": RFGSM(eps=0.1, dtype=torch.bfloat16)},
     "seed": lambda images: {"seed": 1},
     "batch size": lambda images: {"batch_size": 10},
     "fewer images": lambda images: {"images": images.first(49)},

@@ -31,7 +31,7 @@ ROOT = provenance.repository()
 BOOK = ROOT / "book"
 CHAPTERS = pipeline.chapters_from_text()
 PAPERS = [name for name in CHAPTERS if pipeline.has_claims(name)]
-DRAWING = {"gallery", "dots", "matrices", "curves", "contours", "survival", "trends", "histograms", "scatter"}
+DRAWING = {"gallery", "dots", "matrices", "lines", "contours", "survival", "trends", "histograms", "scatter"}
 
 each_chapter = pytest.mark.parametrize("chapter", CHAPTERS)
 each_paper = pytest.mark.parametrize("chapter", PAPERS)

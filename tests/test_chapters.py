@@ -17,6 +17,7 @@ from robustutils.book import outcomes_files, pipeline, results
 from robustutils.book.claims import Claims
 from robustutils.book.parameters import ParameterError
 from robustutils.objectives import Clean
+from robustutils.sanity import SanityError
 
 CHAPTERS = provenance.repository() / "chapters"
 SMALL = {"n_train": 600, "n_test": 40, "ratio_points": 20, "ratio_steps": 5, "pixel_points": 10, "queries": 5}
@@ -87,7 +88,7 @@ def test_a_single_architecture_and_a_model_of_ones_own_are_enough(tmp_path: Path
     ("parameters", "message"),
     [
         ({"architectures": "E"}, "architectures='E': allowed are A, B"),
-        ({"architectures": "B,D", "ensembles": "ens3"}, "architectures='B,D' lacks C"),
+        ({"architectures": "B,D", "ensembles": "ens3"}, "architectures='B,D' lacks A, C"),
         ({"architectures": "C,D", "defended": "A"}, "defended='A': none of architectures='C,D'"),
         ({"weights": "mine.safetensors"}, "weights='mine.safetensors': needs -p model"),
     ],
@@ -158,7 +159,7 @@ def test_traffic_signs_are_measured_too():
     needs("gtsrb_half")
     page = run_here("blind_spot", **BRIEF | COLOUR | {"dataset": "gtsrb_half", "defences": "madry"})
     assert len(page["train"]["GTSRB"].labels.unique()) == 43, "an even choice has every class"
-    assert set(page["distances"]) == {("natural", "GTSRB"), ("madry", "GTSRB")}
+    assert set(page["nets"]) == {("natural", "GTSRB"), ("madry", "GTSRB")}
     assert "BS-F9" in page.measured()
 
 
@@ -177,7 +178,7 @@ def test_colour_images_are_measured_too_with_every_number_of_neighbours_and_the_
 @pytest.mark.parametrize("defence", ["kolter_wong", "wrm"])
 def test_a_single_defence_is_enough(defence):
     page = run_here("blind_spot", **BRIEF | {"defences": defence, "epochs": 0})
-    assert list(page["closest"]) == [(defence, "MNIST")]
+    assert list(page["searched"]) == [(defence, "MNIST")]
     assert page["trended"] == []
 
 
@@ -186,7 +187,7 @@ def test_a_network_that_is_nearly_always_wrong_stops_the_chapter(monkeypatch):
         return torch.arange(len(labels)) < 3
 
     monkeypatch.setattr(evaluation, "correct", wrong)
-    with pytest.raises(RuntimeError, match="natural on digits: fewer than 4 of 40 test images"):
+    with pytest.raises(SanityError, match="natural on digits: fewer than 4"):
         run_here("blind_spot", **BRIEF | {"defences": "wrm"})
 
 

@@ -187,15 +187,22 @@ def book() -> Path:
     """Execute what has changed at ``quick`` and render the book with those pages; returns the page to open.
 
     There is a chapter on each core, at most :data:`MOST_CHAPTERS`, the longest first. When one fails, those that run
-    are finished and those that wait are not begun.
+    are finished and most of those that wait are not begun.
 
     Raises:
         PipelineError: see :func:`execute` and :func:`render`.
     """
     folder, cores = build_folder() / "quick", os.cpu_count() or 1
-    changed = sorted((c for c in chapters() if not is_made(c, folder)), key=length, reverse=True)
+    made_from = {chapter: content_hash(chapter) for chapter in chapters()}
+    stamps = {chapter: stamp_path(chapter, folder) for chapter in made_from}
+    changed = [c for c, stamp in stamps.items() if not (stamp.exists() and stamp.read_text() == made_from[c])]
+
+    def make(chapter: str) -> None:
+        execute(chapter, "quick", {}, folder)
+        stamps[chapter].write_text(made_from[chapter])
+
     with environment("OMP_NUM_THREADS", "1"), ThreadPoolExecutor(min(cores, MOST_CHAPTERS)) as pool:
-        futures = [pool.submit(make_page, chapter, folder) for chapter in changed]
+        futures = [pool.submit(make, chapter) for chapter in sorted(changed, key=length, reverse=True)]
         try:
             for future in as_completed(futures):
                 future.result()
@@ -206,19 +213,6 @@ def book() -> Path:
                     kernel.terminate()
             raise
     return render(stage(folder))
-
-
-def is_made(chapter: str, folder: Path) -> bool:
-    """Whether the book's page of a chapter is there, made from what the chapter is now."""
-    stamp = stamp_path(chapter, folder)
-    return stamp.exists() and stamp.read_text() == content_hash(chapter)
-
-
-def make_page(chapter: str, folder: Path) -> None:
-    """Execute a chapter for the book and say what its page was made from."""
-    made_from = content_hash(chapter)
-    execute(chapter, "quick", {}, folder)
-    stamp_path(chapter, folder).write_text(made_from)
 
 
 def length(chapter: str) -> int:

@@ -182,10 +182,11 @@ def _results() -> dict:
         "unit": "%",
         "criterion": "",
         "note": "",
+        "departures": "",
     }
     entry |= {"measured": 41.0, "paper_value": 40.0, "ci95": [39.0, 43.0], "n": 500, "seeds": [0]}
     entry |= {"fidelity": "exact", "verdict": "reproduced", "direction_holds": True, "size_holds": True}
-    entry |= {"effect_ci95": None, "effect_seed_ci95": None, "per_seed": [41.0]}
+    entry |= {"effect_ci95": None, "effect_seed_ci95": None, "per_seed": [41.0], "effect_per_seed": None}
     head = {"chapter": "spots", "profile": "standard", "source_hash": "", "git_commit": "", "seconds": 1.0}
     paper = {"key": "SP", "title": "Spots", "url": "https://example.org"}
     more = {"parameters": {}, "datasets": {}, "environment": {}, "date": "2026-01-31", "claims_sha256": ""}
@@ -571,6 +572,10 @@ def test_new_words_are_published_from_outcomes_without_a_network(measured, tmp_p
 
 
 def test_a_run_of_a_part_adds_outcomes_and_leaves_the_page_alone(measured):
+    claims = measured / "chapters" / "spots.toml"
+    claims.write_text(
+        claims.read_text().replace("paper = 40.0 }", 'paper = 40.0 }, { row = "of zebras", paper = 40.0 }')
+    )
     results = measured / "book" / "results" / "spots.json"
     whole = json.loads(results.read_text())
     row = whole["claims"][0]
