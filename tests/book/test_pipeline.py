@@ -183,6 +183,7 @@ def _results() -> dict:
         "criterion": "",
         "note": "",
         "departures": "",
+        "effect_per_seed": None,
     }
     entry |= {"measured": 41.0, "paper_value": 40.0, "ci95": [39.0, 43.0], "n": 500, "seeds": [0]}
     entry |= {"fidelity": "exact", "verdict": "reproduced", "direction_holds": True, "size_holds": True}
