@@ -132,9 +132,8 @@ class Report:
 
     def text(self) -> str:
         """The rows for the terminal, those that disagree last."""
-        lines = [f"agrees   {row.id} | {row.row} (n = {row.n})" for row in self.rows if not row.problem] + [
-            f"differs  {row.id} | {row.row} (n = {row.n}): {row.problem}" for row in self.disagreeing
-        ]
+        lines = [f"agrees   {row.id} | {row.row} (n = {row.n})" for row in self.rows if not row.problem]
+        lines += [f"differs  {row.id} | {row.row} (n = {row.n}): {row.problem}" for row in self.disagreeing]
         return "\n".join([*lines, f"{self.chapter}: {self.summary()}"])
 
     def write(self, path: Path) -> None:

@@ -160,8 +160,7 @@ def claims_table(
         if name not in known:
             raise ValueError(f"{shown['chapter']} has no claim id {name!r}; there are {', '.join(known)}")
     here = {(row["id"], row["row"]): row for row in this_run["claims"]} if this_run and published else {}
-    rows: list[tuple[str | Markup, ...]] = []
-    marks: list[str] = []
+    lines: list[tuple[tuple[str | Markup, ...], str]] = []
     for name in ids:
         chosen = [
             row
@@ -169,33 +168,27 @@ def claims_table(
             if unmeasured or row["measured"] is not None or value_text(here.get((name, row["row"])))
         ]
         if chosen and len(ids) > 1:
-            rows.append((shown["titles"][name],))
-            marks.append("")
+            lines.append(((shown["titles"][name],), ""))
         checks = [row for row in chosen if row["verdict"] == "not_scored"]
         for row in [*(row for row in chosen if row not in checks), *checks]:
             if row in checks[:1]:
-                rows.append(("Checks, not scored",))
-                marks.append("")
+                lines.append((("Checks, not scored",), ""))
             verdict = verdict_text(row)
             opened = f"{badge(row['verdict'], verdict)}</summary><p>{escape(reason(row))}</p>"
-            label = (
-                row["row"]
-                if row["unit"] in ("", "correlation", *PERCENT)
-                else f"{row['row']} ({row['unit']})"
-            )
+            unit = "" if row["unit"] in ("", "correlation", *PERCENT) else f" ({row['unit']})"
             cells = (
-                label,
+                f"{row['row']}{unit}",
                 value_text(row, "paper_value"),
                 value_text(row),
                 interval_text(row) if row["measured"] is not None else "",
                 Markup(f"<details><summary>{opened}</details>", verdict),
             )
             extra = (value_text(here.get((name, row["row"]))),) if here else ()
-            rows.append((*cells, *extra))
-            marks.append(anchor(row) if anchors else "")
+            lines.append(((*cells, *extra), anchor(row) if anchors else ""))
     column = (f"this run ({this_run['profile']}, not evidence)",) if here and this_run else ()
     header = ("claim", "paper", f"ours ({edition(shown)})", "95% CI", "verdict", *column)
-    return Table(f"Paper and ours: {', '.join(ids)}", header, tuple(rows), ids, tuple(marks))
+    rows, marks = tuple(cells for cells, _ in lines), tuple(mark for _, mark in lines)
+    return Table(f"Paper and ours: {', '.join(ids)}", header, rows, ids, marks)
 
 
 def criteria_table(claims: Claims, ids: Iterable[str]) -> Table:

@@ -157,14 +157,9 @@ def write(path: Path, pieces: Sequence[Piece]) -> None:
     described = [_describe(piece, blobs) for piece in pieces]
     size = sum(tensor.nbytes for tensor in blobs.stored.values()) + len(json.dumps(described))
     if size > LIMIT:
-        largest = sorted(
-            (
-                (sum(t.nbytes for t in tensors.values()), name)
-                for p in pieces
-                for name, tensors in p.small.items()
-            ),
-            reverse=True,
-        )[:3]
+        small = [(name, tensors) for piece in pieces for name, tensors in piece.small.items()]
+        sizes = ((sum(tensor.nbytes for tensor in tensors.values()), name) for name, tensors in small)
+        largest = sorted(sizes, reverse=True)[:3]
         raise ValueError(
             f"{path.name} would have {size / 2**20:.1f} MiB and may have {LIMIT / 2**20:.0f}; largest: "
             + ", ".join(f"{name} ({bytes / 2**10:.0f} KiB)" for bytes, name in largest)

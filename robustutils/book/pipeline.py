@@ -260,17 +260,10 @@ def render(source: Path) -> Path:
     log = build_folder() / "render.log"
     log.parent.mkdir(exist_ok=True)
     jupyter_book = Path(sys.executable).with_name("jupyter-book")
-    command = [
-        str(jupyter_book),
-        "build",
-        str(source),
-        "--path-output",
-        str(provenance.repository()),
-        "--all",
-    ]
+    places = [str(source), "--path-output", str(provenance.repository())]
     with log.open("w") as output:
         status = subprocess.run(
-            [*command, "-W", "-n", "--keep-going", "-q"],
+            [str(jupyter_book), "build", *places, "--all", "-W", "-n", "--keep-going", "-q"],
             stdout=output,
             stderr=subprocess.STDOUT,
             env={**os.environ, "PYDEVD_DISABLE_FILE_VALIDATION": "1"},

@@ -47,7 +47,7 @@ def _spoken(counts: Mapping[str, int]) -> dict[str, str]:
     several = {
         name: text.replace("agrees", "agree").replace("check,", "checks,") for name, text in LABELS.items()
     }
-    return {name: f"{n} {LABELS[name] if n == 1 else several[name]}" for name, n in counts.items() if n}
+    return {name: f"{n} {(LABELS if n == 1 else several)[name]}" for name, n in counts.items() if n}
 
 
 def _badges(counts: Mapping[str, int]) -> str:
@@ -79,10 +79,8 @@ def compared(
         found = {}
         for name, several in series.items():
             asked = [several] if isinstance(several, Mapping) else several
-            claimed = filter(
-                None, (claims.find(ids, {**place, **at}, differences=differences) for at in asked)
-            )
-            found[name] = [known[row.id, row.row] for row in claimed if (row.id, row.row) in known]
+            claimed = [claims.find(ids, {**place, **at}, differences=differences) for at in asked]
+            found[name] = [known[row.id, row.row] for row in claimed if row and (row.id, row.row) in known]
         measured = {name: [r for r in rows if r["measured"] is not None] for name, rows in found.items()}
         if not any(measured.values()):
             continue
@@ -102,10 +100,9 @@ def front(claims: Claims, results: Results | None) -> str:
 
     Claims with a row that disagrees come first.
     """
+    opened = f'<div class="front" data-chapter="{claims.chapter}">'
     if results is None:
-        return (
-            f'<div class="front" data-chapter="{claims.chapter}"><p>Nothing has been published yet.</p></div>'
-        )
+        return f"{opened}<p>Nothing has been published yet.</p></div>"
     picture = {key: value for key, value in claims.picture.items() if key != "caption"}
     drawn = io.BytesIO()
     figures.use_style()
@@ -129,7 +126,7 @@ def front(claims: Claims, results: Results | None) -> str:
         summary = f"<span>{len(titles)} more claims: {escape(note)}</span> <span>{badge('not_run')}</span>"
         strip += f"<details><summary>{summary}</summary><ul>{listed}</ul></details>"
     return (
-        f'<div class="front" data-chapter="{claims.chapter}"><figure><img src="{source}" alt="{caption}">'
+        f'{opened}<figure><img src="{source}" alt="{caption}">'
         f'<figcaption>{caption}</figcaption></figure><section class="strip" aria-label="Verdicts">{strip}</section></div>'
     )
 
@@ -235,13 +232,9 @@ def readme_table(published: Sequence[Results], *, page: str = "book/{chapter}.ip
     """Markdown table of the published edition, one line per chapter; `page` as seen from the README."""
     if not published:
         return "Nothing has been published yet."
-    return _counts_table(
-        "rows of claims",
-        [
-            (f"[{run['paper']['title']}]({page.format(chapter=run['chapter'])}) ({edition(run)})", run)
-            for run in published
-        ],
-    )._repr_markdown_()
+    links = (f"[{run['paper']['title']}]({page.format(chapter=run['chapter'])})" for run in published)
+    runs = [(f"{link} ({edition(run)})", run) for link, run in zip(links, published, strict=True)]
+    return _counts_table("rows of claims", runs)._repr_markdown_()
 
 
 def terminal_scoreboard(results: Sequence[Results]) -> str:

@@ -99,16 +99,12 @@ class Study:
             self._rows[key] = results.entry(claimed, found or "not part of this run")
             return
         try:
-            self._rows[key] = self._judged(claimed, found)
+            measurement = found if isinstance(found, Measurement) else found.measured()
+            measurement.check()
+            judged = results.judge(self.claims, claimed, measurement, self.run.parameters, self.run.profile)
         except ValueError as error:
             raise ValueError(f"{id} {row!r}: {error}") from error
-
-    def _judged(self, row: Row, found: Any) -> dict[str, Any]:
-        measurement = found if isinstance(found, Measurement) else found.measured()
-        measurement.check()
-        judged = results.judge(self.claims, row, measurement, self.run.parameters, self.run.profile)
-        self._measured[row.id, row.row] = measurement
-        return judged
+        self._rows[key], self._measured[key] = judged, measurement
 
     @property
     def measured(self) -> dict[tuple[str, str], Measurement]:
