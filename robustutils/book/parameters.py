@@ -53,7 +53,7 @@ class Parameter:
     def declared(cls, name: str, data: Any) -> "Parameter":
         """The declaration of one parameter. Raises: ValueError that names the parameter and the key."""
         kinds = ("one_of", "some_of", "range", "text")
-        if not isinstance(data, dict) or len(data.keys() & set(kinds)) != 1:
+        if not isinstance(data, dict) or len([kind for kind in kinds if data.get(kind)]) != 1:
             raise ValueError(f"parameter {name!r} needs one of {', '.join(kinds)}")
         for key in data:
             if key not in cls.__match_args__:

@@ -109,6 +109,7 @@ def test_a_declared_parameter_has_three_values(data, values):
     ({"range": [1, 9], "value": 1}, "parameter 'x': unknown key 'value' (did you mean 'values'?)"),
     ({"range": [1, 9], "values": [1, 2]}, "parameter 'x': 'values' are one, or one for quick, standard and paper"),
     ({"range": [1, 9], "values": 10}, "x=10: must be a whole number from 1 to 9"),
+    ({"one_of": [], "values": "a"}, "parameter 'x' needs one of"),
     (3, "parameter 'x' needs one of"),
 ])  # fmt: skip
 def test_a_wrong_declaration_says_what_is_wrong(data, message):
