@@ -25,16 +25,16 @@ CHAPTERS = sorted((ROOT / "chapters").glob("*.py"))
 PAPERS = sorted(path.name for path in (PACKAGE / "papers").iterdir() if (path / "__init__.py").exists())
 
 BUDGETS = {
-    "top": 6100,
-    "book": 2900,
+    "top": 5800,
+    "book": 2870,
     "tools": 960,
-    "papers/ensemble": 650,
-    "papers/disentangling": 2920,
-    "papers/blind_spot": 1450,
-    "papers/invariance": 1990,
+    "papers/ensemble": 760,
+    "papers/disentangling": 2610,
+    "papers/blind_spot": 1320,
+    "papers/invariance": 1880,
 }
 """Most lines of each folder. A budget is raised by a commit that says what the new lines give a user."""
-MOST_LINES = 16_600
+MOST_LINES = 16_200
 """Of the whole package."""
 EXCEPTIONS = {
     "book.catalogue": {f"papers/{name}" for name in PAPERS},
@@ -109,9 +109,8 @@ def test_imports_go_from_a_room_to_the_top_and_from_no_paper_to_another():
 def test_a_chapter_imports_the_top_its_own_paper_the_study_and_the_tools():
     for path in CHAPTERS:
         modules = modules_of(path)
-        assert sum(room_of(file).startswith("papers/") for file in modules) == 0 or (
-            len({room_of(file) for file in modules if room_of(file).startswith("papers/")}) == 1
-        ), f"{path.name} imports from several papers"
+        papers = {room_of(file) for file in modules if room_of(file).startswith("papers/")}
+        assert len(papers) <= 1, f"{path.name} imports from {sorted(papers)}"
         book = {name_of(file) for file in modules if room_of(file) == "book"}
         assert book <= {"book.study", "book.parameters"}, f"{path.name}: {sorted(book)}"
         private = {name_of(file) for file in modules if file.name[0] == "_" and file.name != "__init__.py"}
