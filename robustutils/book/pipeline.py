@@ -22,6 +22,7 @@ import jupytext
 import nbformat
 import papermill
 import psutil
+from jupyter_core.utils import ensure_event_loop
 from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 
@@ -198,7 +199,10 @@ def book() -> Path:
     changed = [c for c, stamp in stamps.items() if not (stamp.exists() and stamp.read_text() == made_from[c])]
 
     def make(chapter: str) -> None:
-        execute(chapter, "quick", {}, folder)
+        try:
+            execute(chapter, "quick", {}, folder)
+        finally:
+            ensure_event_loop().close()  # that this thread talked to the kernel with; nobody else closes it
         stamps[chapter].write_text(made_from[chapter])
 
     with environment("OMP_NUM_THREADS", "1"), ThreadPoolExecutor(min(cores, MOST_CHAPTERS)) as pool:
