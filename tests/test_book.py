@@ -663,7 +663,7 @@ def test_the_rendered_book_needs_no_network_and_no_link_is_dead(html):
 def test_a_rendered_chapter_says_which_run_it_shows_and_quotes_the_results(html, chapter):
     text = (html / "book" / f"{chapter}.html").read_text()
     found = results_of(chapter)
-    assert f"Published edition: measured at {found['git_commit'][:7]} on {found['date']}" in text
+    assert f"Published edition: made at {found['git_commit'][:7]} on {found['date']}" in text
     report = checks.read(checks.path(chapter, BOOK))
     assert ("Not checked" if report is None else report.summary()) in text
     assert scoreboard.badge("not_run") in text

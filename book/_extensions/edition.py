@@ -56,7 +56,7 @@ def label(record: dict[str, Any], published: bool) -> tuple[str, str]:
         return f"this run: {profile}, {date}", f"{run}{meaning}. Published numbers stand beside."
     return (
         f"Published edition of {date}",
-        f"Published edition: measured at {short(record['git_commit'])} on {date}, profile {profile}; "
+        f"Published edition: made at {short(record['git_commit'])} on {date}, profile {profile}; "
         f"{took}, cached work not counted.",
     )
 

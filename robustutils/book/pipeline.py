@@ -292,7 +292,8 @@ def publish(chapter: str, profile: str, parameters: Mapping[str, Any]) -> Path:
     with environment(outcomes_files.VARIABLE, str(path)):
         run(chapter, profile, parameters)
     (piece,) = outcomes_files.read(outcomes_path(chapter, executed))
-    outcomes_files.write(path, outcomes_files.merged(earlier, piece))
+    if (pieces := outcomes_files.merged(earlier, piece)) != earlier:
+        outcomes_files.write(path, pieces)
     if not has_claims(chapter):
         return publish_page(chapter, executed)
     results = results_files.read(executed / "results" / f"{chapter}.json")
