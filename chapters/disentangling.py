@@ -417,7 +417,7 @@ def compared(keys, of=nets, **measures):
 def enough(chosen):
     """Networks for a correlation, a line or a curve: a run may have too few of them."""
     if len(chosen) < 4:
-        raise Absent(f"{len(chosen)} networks")
+        raise Absent("fewer than four networks")
     return chosen
 
 

@@ -216,7 +216,8 @@ class Networks(dict[Any, Network]):
     """The networks of a run by what its chapter calls them; asking for one that it does not have raises ``Absent``."""
 
     def __missing__(self, name: Any) -> Network:
-        raise artifacts.Absent(f"no network {name!r}")
+        parts = name if isinstance(name, tuple) else (name,)
+        raise artifacts.Absent(f"this run has no network {', '.join(map(str, parts))}")
 
 
 def join(networks: Iterable[Network]) -> None:

@@ -48,7 +48,8 @@ def chapter_pages(app: Sphinx, *_: object) -> list[str]:
 
 def label(record: dict[str, Any], published: bool) -> tuple[str, str]:
     """One results file in short and in full."""
-    profile, date, seconds = (record[key] for key in ("profile", "date", "seconds"))
+    profile, date = (escape(record[key]) for key in ("profile", "date"))
+    seconds = record["seconds"]
     took = f"{seconds / 60:.0f} min" if seconds >= 120 else f"{seconds:.0f} s"
     if not published:
         run = f"Executed at the {profile} profile on {date} in {took}"
@@ -56,7 +57,7 @@ def label(record: dict[str, Any], published: bool) -> tuple[str, str]:
         return f"this run: {profile}, {date}", f"{run}{meaning}. Published numbers stand beside."
     return (
         f"Published edition of {date}",
-        f"Published edition: made at {short(record['git_commit'])} on {date}, profile {profile}; "
+        f"Published edition: made at {escape(short(record['git_commit']))} on {date}, profile {profile}; "
         f"{took}, cached work not counted.",
     )
 
@@ -67,16 +68,20 @@ def short(commit: str) -> str:
 
 
 def check_label(
-    chapter: str, report: checks.Report | None, record: dict[str, Any] | None
+    chapter: str, report: checks.Report | None, record: dict[str, Any] | None, edition: Path
 ) -> tuple[str, str, str]:
-    """Whether later code agrees with the published outcomes: the kind of label, in short and in full."""
+    """Whether later code agrees with the published outcomes: the kind of label, in short and in full.
+
+    It falls where the code has moved, and where a published file is no longer the one that was checked.
+    """
     rows = len(results.rows_measured(record)) if record else 0
     if report is None:
         unpublished = "Not checked: its outcomes are not published yet."
         return ("unchecked", "not checked", unpublished) if rows else ("", "", "")
     unchecked = max(rows - len(report.rows), 0)
     measured = ", ".join(short(commit) for commit in report.measured)
-    text = (
+    commit = escape(short(report.commit))
+    text = escape(
         f"Checked at {short(report.commit)} on {report.date}: {report.summary(unchecked)}. The code of then was compared "
         f"with our outcomes measured at {measured}; whether these agree with the paper, the verdicts say"
     )
@@ -87,7 +92,13 @@ def check_label(
         return (
             "disagrees",
             f"{len(report.disagreeing)} rows disagree",
-            escape(f"{text}. Disagreeing: {names}."),
+            f"{text}. Disagreeing: {escape(names)}.",
+        )
+    if changed := report.changed(edition):
+        return (
+            "unchecked",
+            "not yet checked since what is published changed",
+            f"{text}. Changed since, and not yet checked: {escape(', '.join(changed))}.",
         )
     if report.source_hash != source_hash(SOURCES / f"{chapter}.py"):
         return (
@@ -95,7 +106,7 @@ def check_label(
             "not yet checked since the code moved",
             f"{text}. The code has moved: not yet checked since.",
         )
-    return "checked", f"checked at {short(report.commit)}: {report.summary(unchecked)}", f"{text}."
+    return "checked", f"checked at {commit}: {report.summary(unchecked)}", f"{text}."
 
 
 def records(app: Sphinx, name: str) -> list[results.Results | None]:
@@ -120,8 +131,9 @@ def edition_label(app: Sphinx, name: str) -> str:
             brief, text = label(record, record is published)
             briefs.append(brief)
             details.append(text)
-    report = checks.read(checks.path(name, Path(app.srcdir, "book")))
-    kind, brief, text = check_label(name, report, published)
+    edition = Path(app.srcdir, "book")
+    report = checks.read(checks.path(name, edition))
+    kind, brief, text = check_label(name, report, published, edition)
     if kind:
         briefs.append(brief)
         details.append(text)

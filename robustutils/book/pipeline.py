@@ -26,7 +26,7 @@ from jupyter_core.utils import ensure_event_loop
 from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 
-from robustutils import provenance
+from robustutils import models, provenance
 from robustutils.book import checks, outcomes_files, scoreboard
 from robustutils.book import results as results_files
 from robustutils.book.claims import Claims
@@ -351,20 +351,32 @@ def check(chapter: str) -> checks.Report:
     and with an empty cache. The report is kept beside the outcomes, and the page's label comes from it.
 
     Raises:
-        PipelineError: the chapter has no published outcomes, or an error in the notebook.
+        PipelineError: the chapter has no published outcomes, a published file is damaged, nothing could be compared, or an
+            error in the notebook. The report before it stays then.
     """
     edition, folder = provenance.repository() / "book", build_folder() / "check"
+    if damaged := checks.damaged(edition):
+        raise PipelineError(f"damaged, so that nothing was checked (git restores them): {'; '.join(damaged)}")
     published = outcomes_files.read(outcomes_path(chapter, edition))
     if not published:
         raise PipelineError(f"{chapter} has no published outcomes; make publish CHAPTER={chapter} makes them")
     found: list[checks.Agreement] = []
+    used: set[str] = set()
     for piece in published:
         parameters = {name: value for name, value in piece.parameters.items() if name != "profile"}
-        with tempfile.TemporaryDirectory() as cache, environment("ROBUSTUTILS_CACHE", cache):
+        with (
+            tempfile.TemporaryDirectory() as cache,
+            environment("ROBUSTUTILS_CACHE", cache),
+            environment(outcomes_files.VARIABLE, ""),
+        ):
             execute(chapter, "check", parameters, folder)
         (today,) = outcomes_files.read(outcomes_path(chapter, folder))
         found += checks.compare(piece, today)
-    report = checks.Report.of(chapter, published, found)
+        used |= today.certificates.keys()
+    if not found:
+        raise PipelineError(f"{chapter}: no published row was measured again, so that nothing was compared")
+    networks = [path for path, header in models.published_headers().items() if header["key"] in used]
+    report = checks.Report.of(chapter, edition, published, found, networks)
     report.write(checks.path(chapter, edition))
     return report
 

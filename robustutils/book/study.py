@@ -60,8 +60,8 @@ class Study:
 
         `by` gets a row's coordinates as keywords and returns :class:`~robustutils.outcomes.Outcomes`, something else that
         is measurable, or a :class:`~robustutils.outcomes.Measurement`. Where a run has no such row it returns None or a text
-        that says why, or asks for a network that raises :class:`~robustutils.artifacts.Absent`. A row's reference, the row
-        subtracted from it and the parts of a sequence are asked for likewise.
+        that says why, or raises :class:`~robustutils.artifacts.Absent`, as an absent network does. A row's reference, the
+        row subtracted from it and the parts of a sequence are asked for likewise.
         """
         answers: dict[str, Any] = {}
 
@@ -70,8 +70,8 @@ class Study:
             if key not in answers:
                 try:
                     answers[key] = by(**at)
-                except Absent:
-                    answers[key] = None
+                except Absent as absent:
+                    answers[key] = str(absent)
             return answers[key]
 
         for row in self.claims.rows:

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from robustutils import attacks, data, evaluation, models, speed
+from robustutils import attacks, data, evaluation, models, speed, storage
 from robustutils.book import checks, outcomes_files
 from robustutils.book.checks import Agreement, Report
 from robustutils.outcomes import Measurement, Outcomes
@@ -152,6 +152,70 @@ def test_what_has_nothing_in_common_is_not_counted(today):
     assert checks.compare(piece([[True]], images=[0]), today) == []
 
 
+HALF = np.repeat([1.0, 2.0], 10)
+
+
+@pytest.mark.parametrize(("after", "said"), [
+    (np.full(20, np.nan), "not finite"),
+    (np.where(HALF > 1, np.nan, HALF), "not finite"),
+    (np.full(20, np.inf), "not finite"),
+    (HALF > 1, "became bool"),
+], ids=["NaN", "half NaN", "infinite", "truth values"])  # fmt: skip
+def test_what_cannot_be_compared_is_no_agreement(after, said):
+    assert problem(HALF, HALF) == ""
+    assert said in problem(HALF, after)
+
+
+def artifacts(**parts: np.ndarray) -> outcomes_files.Piece:
+    tensors = {name: torch.from_numpy(part) for name, part in parts.items()}
+    return outcomes_files.Piece({"parameters": {}}, small={"verdicts-1": tensors})
+
+
+@pytest.mark.parametrize(("today", "said"), [
+    ({"value": HALF[None, :1]}, r"value float64[1, 20] became float64[1, 1]"),
+    ({"other": HALF[None]}, "value became other"),
+    ({}, "value became nothing"),
+], ids=["another shape", "another name", "nothing"])  # fmt: skip
+def test_artifacts_of_another_shape_or_name_are_no_agreement(today, said):
+    published = artifacts(value=HALF[None])
+    assert [row.problem for row in checks.compare(published, published)] == [""]
+    assert [row.problem for row in checks.compare(published, artifacts(**today))] == [said]
+
+
+def test_pictures_are_not_compared_pixel_by_pixel():
+    published, today = (artifacts(picture=np.full((2, 1, 3, 3), value), value=HALF) for value in (0.0, 1.0))
+    assert [row.row for row in checks.compare(published, today)] == ["value"]
+    assert checks.compare(artifacts(picture=HALF[None, None, None]), artifacts()) == []
+
+
+def test_a_damaged_file_of_the_edition_is_named(tmp_path):
+    network, outcomes = (
+        tmp_path / "weights" / "net.safetensors",
+        tmp_path / "results" / "x.outcomes.safetensors",
+    )
+    for path in (network, outcomes):
+        storage.write(path, "key", {"values": torch.arange(100)})
+    assert checks.damaged(tmp_path) == []
+    content = bytearray(network.read_bytes())
+    content[-1] ^= 1
+    network.write_bytes(content)
+    outcomes.write_bytes(b"")
+    found = checks.damaged(tmp_path)
+    assert [line.partition(":")[0] for line in found] == [
+        "results/x.outcomes.safetensors",
+        "weights/net.safetensors",
+    ]
+    assert "checksum" in found[1]
+
+
+def test_rows_that_an_earlier_check_has_reached_are_told(tmp_path):
+    rows = [Agreement("T1", name, 300, "") for name in "ab"]
+    Report.of("blind_spot", tmp_path, [], rows).write(checks.path("blind_spot", tmp_path))
+    later = Report.of("blind_spot", tmp_path, [], rows[:1])
+    assert later.lost == ("T1 | b",)
+    assert "lost     T1 | b" in later.text()
+
+
 def test_rows_without_outcomes_are_compared_by_their_value():
     def row(value, n=10):
         found = outcomes_files.RowOutcomes({}, np.arange(0), (0,), value, n)
@@ -164,7 +228,7 @@ def test_rows_without_outcomes_are_compared_by_their_value():
 
 def test_the_report_comes_back_from_its_file_and_counts_its_rows(tmp_path):
     rows = [Agreement("T1", "a", 300, ""), Agreement("T1", "b", 300, "3 of 300 outcomes changed, 2 may")]
-    report = replace(Report.of("blind_spot", [], rows), date="2026-01-31")
+    report = replace(Report.of("blind_spot", tmp_path, [], rows), date="2026-01-31")
     path = checks.path("blind_spot", tmp_path)
     assert checks.read(path) is None
     report.write(path)

@@ -602,6 +602,38 @@ def test_a_check_agrees_with_what_was_published_and_names_what_a_fault_changed(m
     assert "published outcomes disagree in spots" in said.err
 
 
+def test_a_check_measures_even_where_outcomes_are_at_hand(measured, monkeypatch, capsys):
+    text = (measured / "chapters" / "spots.py").read_text()
+    rewrite(measured, text.replace("FGSM(eps=run.radius)", "FGSM(eps=run.radius / 2)"))
+    path = pipeline.outcomes_path("spots", measured / "book")
+    monkeypatch.setenv(outcomes_files.VARIABLE, str(path))
+    assert main(["check", "spots"]) == 1, "the published outcomes were compared with themselves"
+    assert os.environ[outcomes_files.VARIABLE] == str(path)
+
+
+@pytest.mark.parametrize("where", ["results/spots.outcomes.safetensors", "weights/other.safetensors"])
+def test_a_damaged_file_is_named_before_anything_is_checked(measured, capsys, where):
+    kept = checks.path("spots", measured / "book")
+    kept.write_text("the report before")
+    path = measured / "book" / where
+    path.parent.mkdir(exist_ok=True)
+    content = bytearray(pipeline.outcomes_path("spots", measured / "book").read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    assert main(["check", "spots"]) == 1
+    assert where in capsys.readouterr().err
+    assert kept.read_text() == "the report before"
+
+
+def test_a_check_that_compares_nothing_fails_and_leaves_the_report(measured, capsys, monkeypatch):
+    kept = checks.path("spots", measured / "book")
+    kept.write_text("the report before")
+    monkeypatch.setattr(checks, "compare", lambda published, today: [])
+    assert main(["check", "spots"]) == 1
+    assert "nothing was compared" in capsys.readouterr().err
+    assert kept.read_text() == "the report before"
+
+
 # ---- the outputs that nbval compares ----
 
 

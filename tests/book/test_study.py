@@ -457,13 +457,13 @@ def test_published_results_lie_in_the_folder_or_are_none_and_are_judged_anew(cla
 def test_rows_that_ask_for_an_absent_network_are_not_part_of_the_run(claims):
     def found(architecture, **rest):
         if architecture == "D":
-            raise Absent("no network 'D'")
+            raise Absent("this run has no network D")
         return errors(architecture, **rest)
 
     begun_ = begun(claims)
     begun_.measure("EAT-T7", by=found)
     notes = {row["row"]: row["note"] for row in begun_.so_far()["claims"] if row["verdict"] == "not_run"}
-    assert notes["D_adv | FGSM"] == notes["C, D"] == "not part of this run"
+    assert notes["D_adv | FGSM"] == notes["C, D"] == "this run has no network D"
     assert "C_adv | FGSM" not in notes
 
 
