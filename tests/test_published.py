@@ -1,0 +1,107 @@
+"""The published numbers: each follows from the outcomes that are published beside it."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from robustutils import provenance
+from robustutils.book import outcomes_files, pipeline, results
+from robustutils.book.outcomes_files import RowOutcomes
+from robustutils.outcomes import Conditional, Measurement, Outcomes
+
+BOOK = provenance.repository() / "book"
+PAPERS = [chapter for chapter in pipeline.checkable() if pipeline.has_claims(chapter)]
+EFFECT = ("effect", "effect_ci95", "effect_per_seed")
+each_paper = pytest.mark.parametrize("chapter", PAPERS)
+
+
+@pytest.fixture(scope="module")
+def outcomes() -> dict[str, dict[tuple[str, str], RowOutcomes]]:
+    """The published outcomes of each chapter, by row."""
+    pieces = {chapter: outcomes_files.read(pipeline.outcomes_path(chapter, BOOK)) for chapter in PAPERS}
+    return {
+        name: {key: row for piece in each for key, row in piece.rows.items()} for name, each in pieces.items()
+    }
+
+
+def measured(chapter: str) -> list[dict[str, Any]]:
+    """The rows of a results file that were measured."""
+    rows = results.read(BOOK / "results" / f"{chapter}.json")["claims"]
+    return [row for row in rows if row["measured"] is not None]
+
+
+def rebuilt(found: RowOutcomes, *, percent: bool) -> list[Measurement]:
+    """What the outcomes of a row can be the measurement of; nothing where they are losses, or too many to keep."""
+
+    def conditional(values: str, counts: str) -> Conditional:
+        parts = found.arrays[values].astype(float), found.arrays[counts].astype(bool)
+        return Conditional(*parts, found.seeds, percent=percent)
+
+    each = {name: Outcomes(array, found.seeds, found.images) for name, array in found.arrays.items()}
+    match sorted(each):
+        case ["outcomes"] | ["values"]:
+            return [one.measured() for one in each.values()]
+        case ["outcomes", "reference"]:
+            return [each["outcomes"].measured(each["reference"]), each["outcomes"] - each["reference"]]
+        case ["counts", "values"]:
+            return [conditional("values", "counts").measured()]
+        case ["counts", "other counts", "other values", "values"]:
+            return [conditional("values", "counts") - conditional("other values", "other counts")]
+        case [] | ["single-step loss", "strong loss"]:
+            return []
+    raise AssertionError(f"outcomes of a new kind, {sorted(each)}: say here what follows from them")
+
+
+def same(one: Any, other: Any, unit: str, *, half: bool = False) -> bool:
+    """Whether two numbers, or sequences of them, are equal when rounded as in a results file.
+
+    With ``half`` they may differ by the rounding of numbers that were kept in half precision.
+    """
+    if one is None or other is None:
+        return one is other
+    least = 0.0051 if unit in results.PERCENT else 0.000051
+    kept = {"rtol": 3e-3, "atol": max(1e-3, least)} if half else {"rtol": 0, "atol": least}
+    return np.shape(one) == np.shape(other) and np.allclose(np.array(one), np.array(other), **kept)
+
+
+@each_paper
+def test_every_published_number_is_that_of_its_outcomes(chapter, outcomes):
+    wrong = []
+    for row in measured(chapter):
+        name, found = f"{row['id']} | {row['row']}", outcomes[chapter].get((row["id"], row["row"]))
+        if found is None:
+            wrong.append(f"{name} has no outcomes")
+        elif (list(found.seeds), found.n) != (row["seeds"], row["n"]):
+            wrong.append(
+                f"{name} has n = {row['n']}, seeds {row['seeds']}; its outcomes {found.n}, {found.seeds}"
+            )
+        elif not same(found.value, row["measured"], row["unit"]):
+            wrong.append(f"{name} is {row['measured']}, in the outcomes {found.value}")
+    assert wrong == []
+
+
+@each_paper
+def test_every_published_number_and_interval_can_be_computed_again(chapter, outcomes):
+    wrong = []
+    for row in measured(chapter):
+        unit, found = row["unit"], outcomes[chapter][row["id"], row["row"]]
+        half = any(array.dtype != bool for array in found.arrays.values())
+        again = [
+            {"measured": one.value}
+            | {name: getattr(one, name) for name in ("ci95", "per_seed")}
+            | {name: getattr(one, name) for name in EFFECT if one.effect is not None}
+            for one in rebuilt(found, percent=unit in results.PERCENT)
+        ]
+        if again and not any(
+            all(same(value, row[name], unit, half=half) for name, value in one.items()) for one in again
+        ):
+            wrong.append(
+                f"{row['id']} | {row['row']} is {row['measured']} {row['ci95']}, computed again {again[0]}"
+            )
+    assert wrong == []
+
+
+def test_most_published_rows_can_be_computed_again(outcomes):
+    kept = [bool(rebuilt(found, percent=True)) for rows in outcomes.values() for found in rows.values()]
+    assert sum(kept) > 0.8 * len(kept), "outcomes too large to keep must stay the exception"
