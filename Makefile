@@ -8,16 +8,21 @@ BIN := .venv/bin
 export PYTHONHASHSEED := 0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup book test nbval site run publish check train networks references data lint format lab bench clean
+.PHONY: help setup book test nbval site run publish check train networks references data lint format lab bench lock clean
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 setup: .venv/.installed ## make .venv with the pinned dependencies
 
-.venv/.installed: pyproject.toml constraints.txt
-	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[book,test,lint]'
+PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check
+
+# A virtual environment that an interruption left without pip is made anew.
+.venv/.installed: pyproject.toml requirements.txt constraints.txt
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear .venv
+	$(PIP) --require-hashes --no-deps --requirement requirements.txt
+	$(PIP) --constraint constraints.txt torch torchvision
+	$(PIP) --no-deps --no-build-isolation --editable .
 	@touch $@
 
 book: setup ## execute every chapter at quick and render the book to _build/html/index.html
@@ -71,12 +76,16 @@ format: setup ## bring the code into the project's format
 	$(BIN)/ruff format .
 
 lab: setup ## JupyterLab with the project's kernel
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[lab]'
 	$(BIN)/jupyter lab chapters
 
 bench: setup ## attack speed against foolbox, torchattacks, ART and adv-lib
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --requirement benchmarks/requirements.txt
+	$(PIP) --no-deps --requirement benchmarks/requirements.txt
 	$(BIN)/python benchmarks/attack_speed.py $(ARGS)
+
+lock: ## renew requirements.txt from pyproject.toml, with hashes of all but the builds of PyTorch; needs uv
+	uv pip compile --quiet --universal --python-version 3.11.5 --generate-hashes --no-annotate --no-header --all-extras \
+	  --group build --constraint constraints.txt pyproject.toml \
+	  | awk '/^[^ ]/ { kept = !/^(torch|torchvision|triton|nvidia|cuda)[-=]/ } kept' > requirements.txt
 
 clean: ## remove everything that can be made again
 	rm -rf _build .venv

@@ -250,20 +250,34 @@ def requirements() -> list[Requirement]:
     ]
 
 
+BUILDS = {"torch", "torchvision"}
+"""Packages with many builds, each with a hash of its own."""
+
+
 def pins() -> dict[str, str]:
-    lines = (ROOT / "constraints.txt").read_text().splitlines()
-    stated = [line.split("#")[0].strip() for line in lines]
-    return {canonicalize_name(line.split("==")[0]): line.split("==")[1] for line in stated if "==" in line}
+    """The version of each package that the lock and the constraints pin."""
+    text = (ROOT / "requirements.txt").read_text() + (ROOT / "constraints.txt").read_text()
+    return {
+        canonicalize_name(name): version
+        for name, version in re.findall(r"^([\w.-]+)==([^\s;]+)", text, re.MULTILINE)
+    }
 
 
-def test_constraints_are_exact_pins_and_nothing_else():
-    lines = [line.split("#")[0].strip() for line in (ROOT / "constraints.txt").read_text().splitlines()]
-    wrong = [
-        line for line in lines if line and not re.fullmatch(r"[A-Za-z0-9._-]+==[0-9][A-Za-z0-9.]*", line)
-    ]
-    assert wrong == [], "an exact version, without a local part, a marker or an address"
-    names = [canonicalize_name(line.split("==")[0]) for line in lines if line]
+def test_the_lock_pins_exact_versions_with_their_hashes_and_leaves_builds_open():
+    entries = re.split(r"\n(?=\S)", (ROOT / "requirements.txt").read_text().strip())
+    entry = r"[\w.-]+==[0-9][\w.]*( ;[^\\\n]*)?( \\\n    --hash=sha256:[0-9a-f]{64})+"
+    assert [found.splitlines()[0] for found in entries if not re.fullmatch(entry, found)] == []
+    names = [canonicalize_name(found.split("==")[0]) for found in entries]
     assert len(set(names)) == len(names), "each package once"
+    assert not BUILDS & set(names)
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    assert {line.split("==")[0] for line in lines if not line.startswith("#")} == BUILDS
+
+
+def test_actions_are_pinned_by_commit():
+    used = re.findall(r"uses: (\S+)", (ROOT / ".github" / "workflows" / "book.yml").read_text())
+    assert used
+    assert [name for name in used if not re.fullmatch(r"[\w/-]+@[0-9a-f]{40}", name)] == []
 
 
 @pytest.mark.parametrize("requirement", requirements(), ids=lambda requirement: requirement.name)
@@ -273,7 +287,7 @@ def test_every_dependency_is_a_range_and_pinned_within_it(requirement):
     )
     assert len(requirement.specifier) > 0, "a least version"
     name = canonicalize_name(requirement.name)
-    assert name in pins(), f"constraints.txt does not pin {name}"
+    assert name in pins(), f"neither requirements.txt nor constraints.txt pins {name}"
     assert requirement.specifier.contains(pins()[name]), f"{requirement} excludes the pinned {pins()[name]}"
 
 
@@ -297,7 +311,7 @@ def test_what_dependencies_depend_on_is_pinned_too():
                 if needed.marker is None or needed.marker.evaluate({"extra": extra}):
                     stack += [needed] if installed(needed.name) else []
     assert len(seen) > 50, "the walk reaches the whole environment"
-    assert sorted(loose) == [], "packages that constraints.txt leaves open"
+    assert sorted(loose) == [], "packages that requirements.txt leaves open"
 
 
 def installed(name: str) -> bool:
