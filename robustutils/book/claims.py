@@ -153,13 +153,8 @@ class Claims:
         Either rows that are ``differences`` count, or the others. Raises: ValueError where several rows of one id do.
         """
         for id in ids:
-            found = [
-                row
-                for row in self.rows
-                if row.id == id
-                and bool(row.minus) == differences
-                and all(row.at.get(key) == at[key] for key in at)
-            ]
+            rows = [row for row in self.rows if row.id == id and bool(row.minus) == differences]
+            found = [row for row in rows if at.items() <= row.at.items()]
             if len(found) > 1:
                 raise ValueError(f"{dict(at)} is no single row: {found[0].row!r}, {found[1].row!r}")
             if found:

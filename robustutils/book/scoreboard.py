@@ -3,8 +3,6 @@
 Everything here is a function of results files (:mod:`.results`); nothing measures or judges.
 """
 
-import base64
-import io
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
@@ -104,13 +102,9 @@ def front(claims: Claims, results: Results | None) -> str:
     if results is None:
         return f"{opened}<p>Nothing has been published yet.</p></div>"
     picture = {key: value for key, value in claims.picture.items() if key != "caption"}
-    drawn = io.BytesIO()
     figures.use_style()
     drawing = compared(claims, results, **picture)
     drawing.set_figheight(2.3)
-    drawing.savefig(drawn, format="png", dpi=144, bbox_inches="tight")
-    source = f"data:image/png;base64,{base64.b64encode(drawn.getvalue()).decode()}"
-    caption = escape(claims.picture["caption"])
     strip, absent = "", dict[str, list[str]]()
     known = by_id(results)
     against = {name for name in known if verdict_counts(results, name)["disagrees"]}
@@ -126,8 +120,8 @@ def front(claims: Claims, results: Results | None) -> str:
         summary = f"<span>{len(titles)} more claims: {escape(note)}</span> <span>{badge('not_run')}</span>"
         strip += f"<details><summary>{summary}</summary><ul>{listed}</ul></details>"
     return (
-        f'{opened}<figure><img src="{source}" alt="{caption}">'
-        f'<figcaption>{caption}</figcaption></figure><section class="strip" aria-label="Verdicts">{strip}</section></div>'
+        f"{opened}{figures.html(drawing, claims.picture['caption'])}"
+        f'<section class="strip" aria-label="Verdicts">{strip}</section></div>'
     )
 
 

@@ -146,8 +146,8 @@ class Session:
             raise ValueError(f"label={label!r}: allowed are 0 to 9, and {NO_DIGIT} for no digit")
         self.current()
         seconds = round(time.monotonic() - self._since, 3)
-        order = len(self._given)
-        self._save([*self._given, Answer(*self._ids[order], int(label), seconds, order)])
+        name, place = self._ids[len(self._given)]
+        self._save([*self._given, Answer(name, place, int(label), seconds, len(self._given))])
 
     def undo(self) -> None:
         """Take the last answer back, also in the file; its image is the current one again.
