@@ -9,7 +9,6 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 from robustutils import data, models, provenance, storage, training
@@ -47,7 +46,7 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def _command(options: Mapping[str, Mapping[str, Any]] = MappingProxyType({})) -> Callable[..., None]:
+def _command(options: Mapping[str, Mapping[str, Any]]) -> Callable[..., None]:
     """Make a function the command of its name, its docstring the help; it gets the options as argparse has them."""
 
     def enter(function: Callable[..., None]) -> None:
@@ -116,7 +115,7 @@ def _new(name: str) -> None:
     print("next: make references, which makes its notebook")
 
 
-@_command()
+@_command({})
 def _networks() -> None:
     """list the published networks"""
     print(f"{'name':26} {'data':14} {'accuracy':>8}  {'trained against':22} {'minutes':>7} {'MiB':>5}")
@@ -129,7 +128,7 @@ def _networks() -> None:
         )
 
 
-@_command()
+@_command({})
 def _build() -> None:
     """execute what has changed at quick and render the book"""
     page = pipeline.book()
@@ -137,13 +136,13 @@ def _build() -> None:
     print(f"open {page}")
 
 
-@_command()
+@_command({})
 def _site() -> None:
     """render the published edition"""
     print(f"open {pipeline.render(provenance.repository())}")
 
 
-@_command()
+@_command({})
 def _references() -> None:
     """renew the notebooks and the outputs that nbval compares"""
     print(f"renewed: {', '.join(pipeline.renew_references())}")

@@ -28,14 +28,7 @@ _FILE_KEYS: dict[str, Any] = dict.fromkeys(("paper", "parameters", "titles", "pi
     "depends_on": list,
 }
 PAPER_KEYS = dict.fromkeys(("key", "title", "url"), str)
-_PICTURE_KEYS = {
-    "ids": list,
-    "lines": dict,
-    "series": dict,
-    "xlabel": str,
-    "caption": str,
-    "differences": bool,
-}
+_PICTURE_KEYS = {"ids": list, "lines": dict, "series": dict, "xlabel": str, "caption": str}
 _ROW_KEYS = (
     dict.fromkeys(("statement", "unit", "needs", "fidelity"), str)
     | dict.fromkeys(("at", "minus", "reference", "criterion"), dict)
@@ -112,7 +105,7 @@ class Claims:
             if paper or "claims" in data:
                 typed(paper, PAPER_KEYS, PAPER_KEYS)
             if picture:
-                typed(picture, _PICTURE_KEYS, [key for key in _PICTURE_KEYS if key != "differences"])
+                typed(picture, _PICTURE_KEYS | {"differences": bool}, _PICTURE_KEYS)
             common = {"depends_on": data.get("depends_on", [])}
             rows = [row for claim in data.get("claims", ()) for row in _claim_rows(claim, titles, common)]
             _check(rows, parameters, titles)

@@ -123,11 +123,6 @@ def outcomes_path(chapter: str, folder: Path) -> Path:
     return folder / "results" / f"{chapter}.outcomes.safetensors"
 
 
-def claims_path(chapter: str) -> Path:
-    """The declaration of a chapter: its parameters, and its claims unless it is a page without, such as the background."""
-    return provenance.repository() / "chapters" / f"{chapter}.toml"
-
-
 def has_claims(chapter: str) -> bool:
     """Whether a chapter reproduces a paper."""
     return bool(Claims.of(chapter).rows)
@@ -139,11 +134,11 @@ def stored_results(notebook: nbformat.NotebookNode) -> dict[str, Any]:
     Raises:
         PipelineError: there are none.
     """
-    for cell in reversed(notebook.cells):
-        for output in cell.get("outputs", ()):
-            if results_files.MIME in output.get("data", {}):
-                return json.loads(json.dumps(output["data"][results_files.MIME]))
-    raise PipelineError("the notebook ran through but carries no results")
+    outputs = [output.get("data", {}) for cell in notebook.cells for output in cell.get("outputs", ())]
+    carried = [data[results_files.MIME] for data in outputs if results_files.MIME in data]
+    if not carried:
+        raise PipelineError("the notebook ran through but carries no results")
+    return json.loads(json.dumps(carried[-1]))
 
 
 def write_notebook(path: Path, notebook: nbformat.NotebookNode) -> None:
@@ -160,7 +155,7 @@ def run(chapter: str, profile: str, parameters: Mapping[str, Any]) -> None:
     """
     if "profile" in parameters:
         raise PipelineError("the profile is chosen with --profile, not with -p profile")
-    claims = claims_path(chapter)
+    claims = notebook_path(chapter).with_suffix(".toml")
     if profile not in NO_EVIDENCE and (provenance.repository() / ".git").exists():
         command = ["git", "-C", str(provenance.repository()), "status", "--porcelain", "--", str(claims)]
         if subprocess.run(command, capture_output=True, text=True, check=True).stdout:
@@ -223,8 +218,7 @@ def stamp_path(chapter: str, folder: Path) -> Path:
 
 def content_hash(chapter: str) -> str:
     """What the page of a chapter is made from: its text, its claims and the code of the modules it imports."""
-    text = notebook_path(chapter).with_suffix(".py")
-    claims = claims_path(chapter)
+    text, claims = (notebook_path(chapter).with_suffix(kind) for kind in (".py", ".toml"))
     parts = [provenance.source_hash(text), text.read_text(), claims.read_text()]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 

@@ -79,12 +79,11 @@ def compared(
             asked = [several] if isinstance(several, Mapping) else several
             claimed = [claims.find(ids, {**place, **at}, differences=differences) for at in asked]
             found[name] = [known[row.id, row.row] for row in claimed if row and (row.id, row.row) in known]
-        measured = {name: [r for r in rows if r["measured"] is not None] for name, rows in found.items()}
-        if not any(measured.values()):
+        if all(row["measured"] is None for rows in found.values() for row in rows):
             continue
         kept.append(line)
         for name, rows in found.items():
-            each = [row["per_seed"] or [row["measured"]] for row in measured[name]]
+            each = [row["per_seed"] or [row["measured"]] for row in rows if row["measured"] is not None]
             ours[name].append([max(values) for values in zip(*each, strict=False)])
             stated = [row["paper_value"] for row in rows if row["paper_value"] is not None]
             paper[name].append(max(stated, default=np.nan))
