@@ -4,10 +4,12 @@ Colours are the colour-blind-safe palette of seaborn. Every function returns a m
 texts belong to the page that shows it.
 """
 
+import base64
 import io
 import itertools
 import math
 from collections.abc import Collection, Mapping, Sequence
+from html import escape
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -333,3 +335,15 @@ def png(image: Tensor, scale: int = 8) -> bytes:
     file = io.BytesIO()
     Image.fromarray(pixels.repeat(scale, 0).repeat(scale, 1)).save(file, "PNG", optimize=True)
     return file.getvalue()
+
+
+def data_uri(image: bytes) -> str:
+    """A PNG file as the address of an image in a page that needs no other file."""
+    return f"data:image/png;base64,{base64.b64encode(image).decode()}"
+
+
+def html(figure: Figure, caption: str, dpi: int = 144) -> str:
+    """A figure with its caption, which is its alternative text too, inside a page."""
+    file, text = io.BytesIO(), escape(caption)
+    figure.savefig(file, format="png", dpi=dpi, bbox_inches="tight")
+    return f'<figure><img src="{data_uri(file.getvalue())}" alt="{text}"><figcaption>{text}</figcaption></figure>'

@@ -136,7 +136,7 @@ def test_bad_usage_is_exit_code_two_and_says_what_is_allowed(calls, capsys, argu
 
 
 def raising(error: BaseException):
-    def command(options):
+    def command(**options):
         raise error
 
     return command

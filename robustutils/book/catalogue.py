@@ -78,12 +78,8 @@ def _dis(dataset: str, strategy: str, n: int) -> Network:
     else:
         images = _train(dataset).first(n)
         coded = EncodedDataset(images, ClassManifold({label: _vae_gan(label) for label in range(10)}))
-    known = disentangling.strategies(
-        coded,
-        "hard" if dataset == "fonts" else "digits",
-        40 if n <= 1000 else 10,
-        independent=dataset != "fonts",
-    )
+    family, epochs = "hard" if dataset == "fonts" else "digits", 40 if n <= 1000 else 10
+    known = disentangling.strategies(coded, family, epochs, independent=dataset != "fonts")
     return Network(known[strategy], images)
 
 

@@ -4,6 +4,7 @@ A verdict is always written in words, its colour only adds to them.
 """
 
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
@@ -133,8 +134,7 @@ def by_id(results: Results) -> dict[str, list[dict[str, Any]]]:
 
 def anchor(row: Mapping[str, Any]) -> str:
     """The name of a row in a page's address."""
-    kept = (letter if letter.isalnum() or letter in "._" else "-" for letter in f"{row['id']} {row['row']}")
-    return "-".join(filter(None, "".join(kept).replace("*", "star").split("-")))
+    return re.sub(r"[^\w.]+", "-", f"{row['id']} {row['row']}".replace("*", "star")).strip("-")
 
 
 def claims_table(

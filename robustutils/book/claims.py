@@ -28,14 +28,7 @@ _FILE_KEYS: dict[str, Any] = dict.fromkeys(("paper", "parameters", "titles", "pi
     "depends_on": list,
 }
 PAPER_KEYS = dict.fromkeys(("key", "title", "url"), str)
-_PICTURE_KEYS = {
-    "ids": list,
-    "lines": dict,
-    "series": dict,
-    "xlabel": str,
-    "caption": str,
-    "differences": bool,
-}
+_PICTURE_KEYS = {"ids": list, "lines": dict, "series": dict, "xlabel": str, "caption": str}
 _ROW_KEYS = (
     dict.fromkeys(("statement", "unit", "needs", "fidelity"), str)
     | dict.fromkeys(("at", "minus", "reference", "criterion"), dict)
@@ -112,7 +105,7 @@ class Claims:
             if paper or "claims" in data:
                 typed(paper, PAPER_KEYS, PAPER_KEYS)
             if picture:
-                typed(picture, _PICTURE_KEYS, [key for key in _PICTURE_KEYS if key != "differences"])
+                typed(picture, _PICTURE_KEYS | {"differences": bool}, _PICTURE_KEYS)
             common = {"depends_on": data.get("depends_on", [])}
             rows = [row for claim in data.get("claims", ()) for row in _claim_rows(claim, titles, common)]
             _check(rows, parameters, titles)
@@ -153,13 +146,8 @@ class Claims:
         Either rows that are ``differences`` count, or the others. Raises: ValueError where several rows of one id do.
         """
         for id in ids:
-            found = [
-                row
-                for row in self.rows
-                if row.id == id
-                and bool(row.minus) == differences
-                and all(row.at.get(key) == at[key] for key in at)
-            ]
+            rows = [row for row in self.rows if row.id == id and bool(row.minus) == differences]
+            found = [row for row in rows if at.items() <= row.at.items()]
             if len(found) > 1:
                 raise ValueError(f"{dict(at)} is no single row: {found[0].row!r}, {found[1].row!r}")
             if found:

@@ -90,7 +90,6 @@ class Judgement:
 class Criterion:
     """One kind of criterion; its fields are its keys in the claims file (the table at the top)."""
 
-    kind: ClassVar[str]
     directions: ClassVar[tuple[str, ...]] = ()
     # forms of the paper's value it compares with; empty: it needs none
     paper: ClassVar[tuple[type, ...]] = ()
@@ -98,6 +97,10 @@ class Criterion:
     def judge(self, paper: Value | None, observed: Observed) -> Judgement:
         """Judge one measurement. Raises: ValueError when it lacks what the criterion decides by."""
         raise NotImplementedError
+
+    @property
+    def kind(self) -> str:
+        return type(self).__name__.lower()
 
     def _interval(self, observed: Observed) -> Interval:
         if observed.interval is None:
@@ -141,7 +144,6 @@ def _values(kind: str, value: Value | None) -> tuple[float, ...]:
 class Within(Criterion):
     """Near the paper's number."""
 
-    kind: ClassVar[str] = "within"
     directions: ClassVar[tuple[str, ...]] = ("above", "below")
     paper: ClassVar[tuple[type, ...]] = (float,)
     points: float = 0.0
@@ -176,7 +178,6 @@ class Within(Criterion):
 class Greater(Criterion):
     """An effect above `null`, of a size between `low` and `high`."""
 
-    kind: ClassVar[str] = "greater"
     side: ClassVar[str] = "above"
     null: float
     low: float = -math.inf
@@ -200,7 +201,6 @@ class Greater(Criterion):
 class Less(Greater):
     """An effect below `null`, of a size between `low` and `high`."""
 
-    kind: ClassVar[str] = "less"
     side: ClassVar[str] = "below"
 
 
@@ -208,7 +208,6 @@ class Less(Greater):
 class Monotone(Criterion):
     """A sequence that rises or falls."""
 
-    kind: ClassVar[str] = "monotone"
     directions: ClassVar[tuple[str, ...]] = ("increasing", "decreasing")
     direction: str
     tolerance: float = 0.0
@@ -229,7 +228,6 @@ class Monotone(Criterion):
 class Rank(Criterion):
     """The paper's ordering."""
 
-    kind: ClassVar[str] = "rank"
     paper: ClassVar[tuple[type, ...]] = (tuple,)
     least: float
 
@@ -253,7 +251,6 @@ class Rank(Criterion):
 class Equivalent(Criterion):
     """No relevant difference to `target`, and a value within `points` of the paper's."""
 
-    kind: ClassVar[str] = "equivalent"
     margin: float
     target: float = 0.0
     points: float = math.inf
@@ -274,7 +271,6 @@ class Equivalent(Criterion):
 class Exact(Criterion):
     """A closed-form result."""
 
-    kind: ClassVar[str] = "exact"
     paper: ClassVar[tuple[type, ...]] = (float, tuple)
     tolerance: float
 
@@ -292,7 +288,7 @@ class Exact(Criterion):
 
 
 KINDS: Mapping[str, type[Criterion]] = {
-    cls.kind: cls for cls in (Within, Greater, Less, Monotone, Rank, Equivalent, Exact)
+    cls.__name__.lower(): cls for cls in (Within, Greater, Less, Monotone, Rank, Equivalent, Exact)
 }
 
 

@@ -12,11 +12,11 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import jupytext
 import nbformat
@@ -84,9 +84,12 @@ def execute(
     folder.mkdir(parents=True, exist_ok=True)
     failed = folder / f"{chapter}.failed.ipynb"
     found = folder / f"{chapter}.{os.getpid()}.safetensors"
+    draft = nbformat.read(source, as_version=4)
+    export = f"outcomes_files.export({str(found)!r}, study.run.provenance(), study.measured)"
+    draft.cells.append(nbformat.v4.new_code_cell(f"from robustutils.book import outcomes_files\n{export}"))
     try:
         notebook = papermill.execute_notebook(
-            with_export(nbformat.read(source, as_version=4), found),
+            draft,
             str(failed),
             parameters={"profile": profile, **parameters},
             kernel_name="python3",
@@ -115,24 +118,9 @@ def execute(
     found.replace(outcomes_path(chapter, folder))
 
 
-def with_export(notebook: nbformat.NotebookNode, path: Path) -> nbformat.NotebookNode:
-    """A notebook with a last cell that writes the run's outcomes."""
-    code = (
-        "from robustutils.book import outcomes_files\n"
-        f"outcomes_files.export({str(path)!r}, study.run.provenance(), study.measured)"
-    )
-    notebook.cells.append(nbformat.v4.new_code_cell(code))
-    return notebook
-
-
 def outcomes_path(chapter: str, folder: Path) -> Path:
     """The outcomes of a chapter in a folder of pages: the published edition's, or a run's."""
     return folder / "results" / f"{chapter}.outcomes.safetensors"
-
-
-def claims_path(chapter: str) -> Path:
-    """The declaration of a chapter: its parameters, and its claims unless it is a page without, such as the background."""
-    return provenance.repository() / "chapters" / f"{chapter}.toml"
 
 
 def has_claims(chapter: str) -> bool:
@@ -146,11 +134,11 @@ def stored_results(notebook: nbformat.NotebookNode) -> dict[str, Any]:
     Raises:
         PipelineError: there are none.
     """
-    for cell in reversed(notebook.cells):
-        for output in cell.get("outputs", ()):
-            if results_files.MIME in output.get("data", {}):
-                return json.loads(json.dumps(output["data"][results_files.MIME]))
-    raise PipelineError("the notebook ran through but carries no results")
+    outputs = [output.get("data", {}) for cell in notebook.cells for output in cell.get("outputs", ())]
+    carried = [data[results_files.MIME] for data in outputs if results_files.MIME in data]
+    if not carried:
+        raise PipelineError("the notebook ran through but carries no results")
+    return json.loads(json.dumps(carried[-1]))
 
 
 def write_notebook(path: Path, notebook: nbformat.NotebookNode) -> None:
@@ -167,7 +155,7 @@ def run(chapter: str, profile: str, parameters: Mapping[str, Any]) -> None:
     """
     if "profile" in parameters:
         raise PipelineError("the profile is chosen with --profile, not with -p profile")
-    claims = claims_path(chapter)
+    claims = notebook_path(chapter).with_suffix(".toml")
     if profile not in NO_EVIDENCE and (provenance.repository() / ".git").exists():
         command = ["git", "-C", str(provenance.repository()), "status", "--porcelain", "--", str(claims)]
         if subprocess.run(command, capture_output=True, text=True, check=True).stdout:
@@ -194,6 +182,10 @@ def book() -> Path:
         PipelineError: see :func:`execute` and :func:`render`.
     """
     folder, cores = build_folder() / "quick", os.cpu_count() or 1
+
+    def length(chapter: str) -> int:
+        return notebook_path(chapter).stat().st_size  # which says roughly how long it runs
+
     made_from = {chapter: content_hash(chapter) for chapter in chapters()}
     stamps = {chapter: stamp_path(chapter, folder) for chapter in made_from}
     changed = [c for c, stamp in stamps.items() if not (stamp.exists() and stamp.read_text() == made_from[c])]
@@ -205,7 +197,7 @@ def book() -> Path:
             ensure_event_loop().close()  # that this thread talked to the kernel with; nobody else closes it
         stamps[chapter].write_text(made_from[chapter])
 
-    with environment("OMP_NUM_THREADS", "1"), ThreadPoolExecutor(min(cores, MOST_CHAPTERS)) as pool:
+    with patch.dict(os.environ, OMP_NUM_THREADS="1"), ThreadPoolExecutor(min(cores, MOST_CHAPTERS)) as pool:
         futures = [pool.submit(make, chapter) for chapter in sorted(changed, key=length, reverse=True)]
         try:
             for future in as_completed(futures):
@@ -219,11 +211,6 @@ def book() -> Path:
     return render(stage(folder))
 
 
-def length(chapter: str) -> int:
-    """The size of a chapter's text, which says roughly how long it runs."""
-    return notebook_path(chapter).stat().st_size
-
-
 def stamp_path(chapter: str, folder: Path) -> Path:
     """The file that says what the book's page of a chapter was made from."""
     return folder / f"{chapter}.made-from"
@@ -231,8 +218,7 @@ def stamp_path(chapter: str, folder: Path) -> Path:
 
 def content_hash(chapter: str) -> str:
     """What the page of a chapter is made from: its text, its claims and the code of the modules it imports."""
-    text = notebook_path(chapter).with_suffix(".py")
-    claims = claims_path(chapter)
+    text, claims = (notebook_path(chapter).with_suffix(kind) for kind in (".py", ".toml"))
     parts = [provenance.source_hash(text), text.read_text(), claims.read_text()]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
@@ -289,27 +275,20 @@ def publish(chapter: str, profile: str, parameters: Mapping[str, Any]) -> Path:
     scoreboard_pages(edition)  # a page that has lost its markers is an error now, not after the run
     path = outcomes_path(chapter, edition)
     earlier = outcomes_files.read(path)
-    with environment(outcomes_files.VARIABLE, str(path)):
+    with patch.dict(os.environ, {outcomes_files.VARIABLE: str(path)}):
         run(chapter, profile, parameters)
     (piece,) = outcomes_files.read(outcomes_path(chapter, executed))
     if (pieces := outcomes_files.merged(earlier, piece)) != earlier:
         outcomes_files.write(path, pieces)
-    if not has_claims(chapter):
-        return publish_page(chapter, executed)
-    results = results_files.read(executed / "results" / f"{chapter}.json")
-    before = results_files.published(chapter, edition / "results")
-    if before is not None and results_files.rows_measured(before) - results_files.rows_measured(results):
-        return path  # the page has rows that this run lacks
-    results_files.write(edition / "results" / f"{chapter}.json", results)
-    page = publish_page(chapter, executed)
+    if has_claims(chapter):
+        results = results_files.read(executed / "results" / f"{chapter}.json")
+        before = results_files.published(chapter, edition / "results")
+        if before is not None and results_files.rows_measured(before) - results_files.rows_measured(results):
+            return path  # the page has rows that this run lacks
+        results_files.write(edition / "results" / f"{chapter}.json", results)
+    page = edition / f"{chapter}.ipynb"
+    write_notebook(page, nbformat.read(executed / page.name, as_version=4))
     judge(edition)
-    return page
-
-
-def publish_page(chapter: str, executed: Path) -> Path:
-    """Copy an executed chapter into the book; returns the page."""
-    page = provenance.repository() / "book" / f"{chapter}.ipynb"
-    write_notebook(page, nbformat.read(executed / f"{chapter}.ipynb", as_version=4))
     return page
 
 
@@ -322,20 +301,6 @@ def judge(edition: Path) -> None:
         scoreboard.renew(notebook, Claims.of(found["chapter"]), found)
         write_notebook(page, notebook)
     write_scoreboard(edition)
-
-
-@contextmanager
-def environment(name: str, value: str) -> Iterator[None]:
-    """An environment variable for what is started within it."""
-    before = os.environ.get(name)
-    os.environ[name] = value
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ[name]
-        else:
-            os.environ[name] = before
 
 
 def checkable() -> list[str]:
@@ -364,11 +329,8 @@ def check(chapter: str) -> checks.Report:
     used: set[str] = set()
     for piece in published:
         parameters = {name: value for name, value in piece.parameters.items() if name != "profile"}
-        with (
-            tempfile.TemporaryDirectory() as cache,
-            environment("ROBUSTUTILS_CACHE", cache),
-            environment(outcomes_files.VARIABLE, ""),
-        ):
+        clean = {outcomes_files.VARIABLE: ""}  # nothing at hand, so that all is measured
+        with tempfile.TemporaryDirectory() as cache, patch.dict(os.environ, clean, ROBUSTUTILS_CACHE=cache):
             execute(chapter, "check", parameters, folder)
         (today,) = outcomes_files.read(outcomes_path(chapter, folder))
         found += checks.compare(piece, today)

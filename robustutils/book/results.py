@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from robustutils import provenance
-from robustutils.book.claims import PAPER_KEYS, Claims, Row, typed
-from robustutils.book.criteria import FIDELITIES, NO_EVIDENCE, STRONG, VERDICTS, verdict
+from robustutils.book.claims import Claims, Row, typed
+from robustutils.book.criteria import verdict
 from robustutils.book.parameters import PROFILES
 from robustutils.outcomes import Measurement
 from robustutils.registry import choose
@@ -22,16 +22,18 @@ PERCENT = ("%", "points")
 
 _KEPT = ("ci95", "seed_ci95", "per_seed", "effect", "effect_ci95", "effect_seed_ci95", "effect_per_seed")
 _GIVEN = ("ci95", "per_seed", "effect", "effect_ci95", "effect_per_seed")
+# What judging a file anew takes from it; the words and verdicts in it are today's.
 _RESULTS_KEYS: dict[str, Any] = (
     dict.fromkeys(("chapter", "profile", "source_hash", "git_commit"), str)
-    | dict.fromkeys(("paper", "titles", "parameters", "datasets", "environment"), dict)
+    | dict.fromkeys(("parameters", "datasets", "environment"), dict)
     | {"claims": list, "seconds": (int, float)}
 )
-_RESULT_KEYS: dict[str, Any] = (
-    dict.fromkeys(("id", "row", "statement", "unit", "criterion", "verdict", "note", "departures"), str)
-    | dict.fromkeys(("paper_value", "measured"), (int, float, list, type(None)))
-    | {"n": int, "seeds": list, "ci95": (list, type(None)), "fidelity": (str, type(None))}
-)
+_RESULT_KEYS: dict[str, Any] = dict.fromkeys(("id", "row", "note"), str) | {
+    "measured": (int, float, list, type(None)),
+    "n": int,
+    "seeds": list,
+    "ci95": (list, type(None)),
+}
 
 
 def head(claims: Claims, profile: str, rows: list[dict[str, Any]]) -> Results:
@@ -159,7 +161,6 @@ def _validate(results: Any, where: str) -> None:
     name, seen = "", set()
     try:
         typed(results, _RESULTS_KEYS, _RESULTS_KEYS, more=True)
-        typed(results["paper"], PAPER_KEYS, PAPER_KEYS, more=True)
         choose("profile", results["profile"], PROFILES)
         for row in results["claims"]:
             name = f"claim {row.get('id')!r} row {row.get('row')!r}: " if isinstance(row, dict) else ""
@@ -167,21 +168,6 @@ def _validate(results: Any, where: str) -> None:
             if (row["id"], row["row"]) in seen:
                 raise ValueError("it appears twice")
             seen.add((row["id"], row["row"]))
-            choose("title", row["id"], results["titles"])
-            reached, fidelity = row["verdict"], row["fidelity"]
-            choose("verdict", reached, VERDICTS)
-            if reached == "not_run":
-                consistent = row["measured"] is None and fidelity is None
-            else:
-                allowed = {"reproduced": STRONG, "agrees": FIDELITIES[len(STRONG) :]}.get(reached, FIDELITIES)
-                evidence = results["profile"] not in NO_EVIDENCE
-                consistent = row["measured"] is not None and fidelity in allowed
-                consistent &= evidence == (reached != "not_evidence")
-            if not consistent:
-                raise ValueError(
-                    f"verdict {reached!r} cannot go with measured {row['measured']!r}, "
-                    f"fidelity {fidelity!r} and profile {results['profile']!r}"
-                )
     except ValueError as error:
         raise ValueError(f"{where}: {name}{error}") from error
 

@@ -99,15 +99,9 @@ def injected_names(namespace: Mapping[str, Any]) -> list[str]:
     """The names assigned in the cell that papermill injected; none outside papermill."""
     # Papermill tells a kernel nothing but the cell that it injects, and a misspelt name is one more global among many:
     # the text of that cell, which IPython keeps in ``In``, is the only place that tells it apart.
-    cells = [str(cell) for cell in namespace.get("In", ()) if str(cell).startswith("# Parameters")]
-    return [
-        target.id
-        for cell in cells
-        for node in ast.parse(cell).body
-        if isinstance(node, ast.Assign)
-        for target in node.targets
-        if isinstance(target, ast.Name)
-    ]
+    cells = "\n".join(cell for cell in map(str, namespace.get("In", ())) if cell.startswith("# Parameters"))
+    names = (node for node in ast.walk(ast.parse(cells)) if isinstance(node, ast.Name))
+    return [name.id for name in names if isinstance(name.ctx, ast.Store)]
 
 
 def find_device(name: str | None, profile: str) -> torch.device:
@@ -116,12 +110,10 @@ def find_device(name: str | None, profile: str) -> torch.device:
     Raises:
         ParameterError: the ``paper`` profile without a GPU and without ``device="cpu"``, or a name torch lacks.
     """
-    available = torch.cuda.is_available()
-    if name is None:
-        if profile == "paper" and not available:
-            raise ParameterError("profile='paper' needs a CUDA GPU and there is none; -p device cpu insists")
-        return torch.device("cuda" if available else "cpu")
-    if name not in ("cpu", "cuda") or (name == "cuda" and not available):
-        found = "cpu, cuda" if available else "cpu (no CUDA GPU is there)"
+    allowed = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
+    if name is None and profile == "paper" and "cuda" not in allowed:
+        raise ParameterError("profile='paper' needs a CUDA GPU and there is none; -p device cpu insists")
+    if name not in (None, *allowed):
+        found = ", ".join(allowed) + ("" if "cuda" in allowed else " (no CUDA GPU is there)")
         raise ParameterError(f"device={name!r}: allowed are {found}")
-    return torch.device(name)
+    return torch.device(name or allowed[-1])

@@ -3,8 +3,6 @@
 Everything here is a function of results files (:mod:`.results`); nothing measures or judges.
 """
 
-import base64
-import io
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
@@ -81,12 +79,11 @@ def compared(
             asked = [several] if isinstance(several, Mapping) else several
             claimed = [claims.find(ids, {**place, **at}, differences=differences) for at in asked]
             found[name] = [known[row.id, row.row] for row in claimed if row and (row.id, row.row) in known]
-        measured = {name: [r for r in rows if r["measured"] is not None] for name, rows in found.items()}
-        if not any(measured.values()):
+        if all(row["measured"] is None for rows in found.values() for row in rows):
             continue
         kept.append(line)
         for name, rows in found.items():
-            each = [row["per_seed"] or [row["measured"]] for row in measured[name]]
+            each = [row["per_seed"] or [row["measured"]] for row in rows if row["measured"] is not None]
             ours[name].append([max(values) for values in zip(*each, strict=False)])
             stated = [row["paper_value"] for row in rows if row["paper_value"] is not None]
             paper[name].append(max(stated, default=np.nan))
@@ -104,13 +101,9 @@ def front(claims: Claims, results: Results | None) -> str:
     if results is None:
         return f"{opened}<p>Nothing has been published yet.</p></div>"
     picture = {key: value for key, value in claims.picture.items() if key != "caption"}
-    drawn = io.BytesIO()
     figures.use_style()
     drawing = compared(claims, results, **picture)
     drawing.set_figheight(2.3)
-    drawing.savefig(drawn, format="png", dpi=144, bbox_inches="tight")
-    source = f"data:image/png;base64,{base64.b64encode(drawn.getvalue()).decode()}"
-    caption = escape(claims.picture["caption"])
     strip, absent = "", dict[str, list[str]]()
     known = by_id(results)
     against = {name for name in known if verdict_counts(results, name)["disagrees"]}
@@ -126,8 +119,8 @@ def front(claims: Claims, results: Results | None) -> str:
         summary = f"<span>{len(titles)} more claims: {escape(note)}</span> <span>{badge('not_run')}</span>"
         strip += f"<details><summary>{summary}</summary><ul>{listed}</ul></details>"
     return (
-        f'{opened}<figure><img src="{source}" alt="{caption}">'
-        f'<figcaption>{caption}</figcaption></figure><section class="strip" aria-label="Verdicts">{strip}</section></div>'
+        f"{opened}{figures.html(drawing, claims.picture['caption'])}"
+        f'<section class="strip" aria-label="Verdicts">{strip}</section></div>'
     )
 
 

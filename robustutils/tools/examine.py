@@ -1,7 +1,5 @@
 """A model of one's own, looked at as a careful reviewer would: :func:`examine`, and ``python -m robustutils examine``."""
 
-import base64
-import io
 import math
 import re
 import time
@@ -79,33 +77,23 @@ class Examination:
     def rates(self) -> tables.Table:
         """Accuracy, robust accuracy and what the attacks of the diagnosis find."""
         seen = self.diagnosis
-        rows = [
-            ("accuracy", self.clean.text, self.clean.n),
-            ("robust accuracy, default attack", self.robust.text, self.robust.n),
-        ]
         tried = {
             "FGSM": seen.single_step,
             "R+FGSM": seen.random_step,
             "PGD, 40 steps": seen.iterated,
             "square, without gradients": seen.gradient_free,
         }
-        rows += [
-            (f"robust accuracy, {name}", found.robust_accuracy().text, len(found.clean))
-            for name, found in tried.items()
-        ]
+        rates = {"accuracy": self.clean, "robust accuracy, default attack": self.robust} | {
+            f"robust accuracy, {name}": found.robust_accuracy() for name, found in tried.items()
+        }
+        rows = [(name, rate.text, rate.n) for name, rate in rates.items()]
         return tables.plain("rate, %  [95% interval], images", rows)
 
     def blind_spots(self) -> tables.Table:
         """Accuracy and success of the attack on scaled and shifted images."""
         rows = [
-            (
-                f"{cell.alpha:g}",
-                f"{cell.beta:g}",
-                cell.accuracy().text,
-                cell.success().text,
-                len(cell.attacked),
-            )
-            for cell in self.cells
+            (f"{c.alpha:g}", f"{c.beta:g}", c.accuracy().text, c.success().text, len(c.attacked))
+            for c in self.cells
         ]
         return tables.plain("scale, shift, accuracy, success at eps, images attacked", rows)
 
@@ -133,10 +121,10 @@ class Examination:
             "diagnosis": {
                 "verdict": seen.sentence(),
                 "masked": seen.masked,
-                "single_step_error": _numbers(seen.single_step.error_rate()),
-                "random_step_error": _numbers(seen.random_step.error_rate()),
-                "iterated_error": _numbers(seen.iterated.error_rate()),
-                "gradient_free_error": _numbers(seen.gradient_free.error_rate()),
+                **{
+                    f"{name}_error": _numbers(getattr(seen, name).error_rate())
+                    for name in ("single_step", "random_step", "iterated", "gradient_free")
+                },
                 "approximation_ratio": _finite(seen.ratio),
                 "cosine": _finite(seen.cosine),
                 "gradient_norm": _finite(seen.gradient_norm),
@@ -169,12 +157,12 @@ class Examination:
             f"torch {self.about['environment']['torch']}, {sum(self.seconds.values()) / 60:.1f} minutes",
         }
         listed = "".join(f"<dt>{name}</dt><dd>{escape(text)}</dd>" for name, text in facts.items())
-        curve = _picture(
+        curve = figures.html(
             self.radius_curve(),
             "Robust accuracy of the first images over the radius of the attack, with 95% intervals. It must not rise, and "
             "where every pixel may take every value it must be zero.",
         )
-        examples = _picture(
+        examples = figures.html(
             self.gallery(),
             "The first images, and the same after two runs of margin ascent; below each what the model says.",
         )
@@ -355,17 +343,13 @@ def _against(radii: Sequence[float], curve: Sequence[Rate]) -> list[str]:
     """What no sound evaluation shows: accuracy that rises with the radius, or is left where every pixel is free."""
     found = []
     for place, rate in enumerate(curve):
-        lower = [
-            (before, other)
-            for before, other in zip(radii, curve[:place], strict=False)
-            if other.interval[1] < rate.interval[0]
-        ]
-        if lower:
-            before, other = lower[0]
-            found.append(
-                f"robust accuracy rises with the radius, from {other.percent:.1f}% at {before:g} to {rate.percent:.1f}% at "
-                f"{radii[place]:g}: the attack fails"
-            )
+        for before, other in zip(radii, curve[:place], strict=False):
+            if other.interval[1] < rate.interval[0]:
+                found.append(
+                    f"robust accuracy rises with the radius, from {other.percent:.1f}% at {before:g} to {rate.percent:.1f}% "
+                    f"at {radii[place]:g}: the attack fails"
+                )
+                break
     if radii[-1] == 1 and curve[-1].interval[0] > 1:
         found.append(
             f"{curve[-1].percent:.1f}% stand where every pixel may take every value: the attack fails, not the adversary"
@@ -394,12 +378,3 @@ def _numbers(rate: Rate) -> dict[str, Any]:
 
 def _finite(value: float) -> float | None:
     return round(value, 5) if math.isfinite(value) else None
-
-
-def _picture(figure: Figure, caption: str) -> str:
-    """A figure with its caption, which is its alternative text too, inside the page."""
-    file = io.BytesIO()
-    figure.savefig(file, format="png", dpi=150, bbox_inches="tight")
-    data = base64.b64encode(file.getvalue()).decode()
-    text = escape(caption)
-    return f'<figure><img src="data:image/png;base64,{data}" alt="{text}"><figcaption>{text}</figcaption></figure>'

@@ -5,8 +5,6 @@ labellers make a consensus, and that the ground truth of the paper's figure 5a a
 ``NO_DIGIT``; where too few agree the consensus is ``NO_CONSENSUS``.
 """
 
-import base64
-import os
 import re
 import time
 from collections import Counter, defaultdict
@@ -21,7 +19,8 @@ import torch
 from IPython.display import HTML
 from torch import Tensor
 
-from robustutils.figures import png
+from robustutils.figures import data_uri, png
+from robustutils.storage import write_atomically
 
 NO_DIGIT = -1
 NO_CONSENSUS = -2
@@ -52,29 +51,28 @@ def answers(path: str | Path) -> list[Answer]:
     Raises:
         ValueError: the file is damaged or something else than answers; names the line and what is allowed.
     """
-    lines = Path(path).read_bytes().decode(errors="replace").split("\n")
-    if lines[0] != HEADER:
+    head, *rows = Path(path).read_bytes().decode(errors="replace").split("\n")
+    if head != HEADER:
         raise ValueError(
-            f"{path} begins with {lines[0][:80]!r}: a file of answers begins with the line {HEADER!r}"
+            f"{path} begins with {head[:80]!r}: a file of answers begins with the line {HEADER!r}"
         )
-    if lines.pop() != "":
+    if not rows or rows.pop():
         raise ValueError(f"{path} is damaged: its last line is cut off; remove that line to go on")
-    found: list[Answer] = []
-    seen = set()
-    for order, line in enumerate(lines[1:]):
+    found: dict[tuple[str, int], Answer] = {}
+    for order, line in enumerate(rows):
         row = _ROW.fullmatch(line)
         if row is None or int(row[5]) != order:
             raise ValueError(
                 f"{path} is damaged: line {order + 2} is {line[:80]!r}; allowed are a set, a place from 0, "
                 f"a label from 0 to 9 or {NO_DIGIT}, seconds and, here, the order {order}"
             )
-        found.append(Answer(row[1], int(row[2]), int(row[3]), float(row[4]), order))
-        if found[-1][:2] in seen:
+        answer = Answer(row[1], int(row[2]), int(row[3]), float(row[4]), order)
+        if answer[:2] in found:
             raise ValueError(
                 f"{path} is damaged: line {order + 2} answers {row[1]} {row[2]} again; an image has one answer"
             )
-        seen.add(found[-1][:2])
-    return found
+        found[answer[:2]] = answer
+    return list(found.values())
 
 
 class Session:
@@ -101,16 +99,13 @@ class Session:
                 raise ValueError(
                     f"set {name!r}: a name must not be empty and has no comma, quote or line break"
                 )
-        counts: Counter[str] = Counter()
-        ids = []
-        for name in sets:
-            ids.append((name, counts[name]))
-            counts[name] += 1
+        ids = [(name, sets[:index].count(name)) for index, name in enumerate(sets)]
         order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed)).tolist()
         self.path = Path(path)
         self._images = images[order]
         self._ids = [ids[index] for index in order]
-        self._given = answers(self.path) if self.path.exists() else []
+        self._content = self._stored()
+        self._given = answers(self.path) if self._content is not None else []
         if len(self._given) > len(images):
             raise ValueError(f"{path} holds {len(self._given)} answers, more than the {len(images)} images")
         for given, expected in zip(self._given, self._ids, strict=False):
@@ -119,7 +114,6 @@ class Session:
                     f"{path}, line {given.order + 2}, is about {given.set} {given.place}, but with seed={seed} image "
                     f"{given.order} of this session is {expected[0]} {expected[1]}: another session made this file"
                 )
-        self._size = self._bytes()
         self._since = time.monotonic()
 
     @property
@@ -138,7 +132,8 @@ class Session:
         Raises:
             ValueError: all images are labelled.
         """
-        self._check_open()
+        if self.done:
+            raise ValueError(f"all {len(self._ids)} images are labelled: only the last answer can be undone")
         return self._images[len(self._given)]
 
     def answer(self, label: int) -> None:
@@ -149,17 +144,10 @@ class Session:
         """
         if label not in range(NO_DIGIT, 10):
             raise ValueError(f"label={label!r}: allowed are 0 to 9, and {NO_DIGIT} for no digit")
-        self._check_open()
-        self._check_file()
+        self.current()
         seconds = round(time.monotonic() - self._since, 3)
         name, place = self._ids[len(self._given)]
-        given = Answer(name, place, int(label), seconds, len(self._given))
-        row = f"{name},{place},{given.label},{seconds:.3f},{given.order}\n"
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.open("ab") as file:
-            file.write((row if self._size else f"{HEADER}\n{row}").encode())
-        self._given.append(given)
-        self._moved()
+        self._save([*self._given, Answer(name, place, int(label), seconds, len(self._given))])
 
     def undo(self) -> None:
         """Take the last answer back, also in the file; its image is the current one again.
@@ -169,28 +157,22 @@ class Session:
         """
         if not self._given:
             raise ValueError("no image is labelled yet: there is nothing to undo")
-        self._check_file()
-        os.truncate(self.path, self.path.read_bytes().rfind(b"\n", 0, -1) + 1)
-        self._given.pop()
-        self._moved()
+        self._save(self._given[:-1])
 
-    def _moved(self) -> None:
-        self._size = self._bytes()
-        self._since = time.monotonic()
+    def _stored(self) -> bytes | None:
+        return self.path.read_bytes() if self.path.exists() else None
 
-    def _bytes(self) -> int:
-        return self.path.stat().st_size if self.path.exists() else 0
-
-    def _check_open(self) -> None:
-        if self.done:
-            raise ValueError(f"all {len(self._ids)} images are labelled: only the last answer can be undone")
-
-    def _check_file(self) -> None:
-        if self._bytes() != self._size:
+    def _save(self, given: list[Answer]) -> None:
+        """Write the file anew, whole or not at all, unless it is not as this session has left it."""
+        if self._stored() != self._content:
             raise ValueError(
-                f"{self.path} has {self._bytes()} bytes instead of {self._size}: something else has changed it, "
-                "and a file belongs to one session; make a new session to go on from there"
+                f"{self.path} is not as this session left it: something else has changed it, and a file belongs to one "
+                "session; make a new session to go on from there"
             )
+        rows = (f"{a.set},{a.place},{a.label},{a.seconds:.3f},{a.order}\n" for a in given)
+        content = "".join([f"{HEADER}\n", *rows]).encode()
+        write_atomically(self.path, lambda partial: partial.write_bytes(content))
+        self._content, self._given, self._since = content, given, time.monotonic()
 
 
 def widget(session: Session) -> ipywidgets.VBox:
@@ -265,15 +247,6 @@ class Labels:
     labels: Tensor
 
 
-def read(path: str | Path) -> dict[str, Labels]:
-    """The labels of one labeller by set.
-
-    Raises:
-        ValueError: the file is damaged or something else; see :func:`answers`.
-    """
-    return _by_set({(answer.set, answer.place): answer.label for answer in answers(path)})
-
-
 def consensus(paths: Sequence[str | Path], share: float = 0.7) -> dict[str, Labels]:
     """The label that at least ``share`` of the labellers who saw an image agree on, by set; else ``NO_CONSENSUS``.
 
@@ -288,18 +261,11 @@ def consensus(paths: Sequence[str | Path], share: float = 0.7) -> dict[str, Labe
     for path in paths:
         for answer in answers(path):
             votes[answer.set, answer.place][answer.label] += 1
-    decided = {}
-    for image, counts in votes.items():
+    decided = defaultdict(list)
+    for (name, place), counts in sorted(votes.items()):
         label, most = counts.most_common(1)[0]
-        decided[image] = label if most / counts.total() >= share else NO_CONSENSUS
-    return _by_set(decided)
-
-
-def _by_set(labels: Mapping[tuple[str, int], int]) -> dict[str, Labels]:
-    found = defaultdict(list)
-    for (name, place), label in sorted(labels.items()):
-        found[name].append((place, label))
-    return {name: Labels(*torch.tensor(pairs).unbind(1)) for name, pairs in found.items()}
+        decided[name].append((place, label if most / counts.total() >= share else NO_CONSENSUS))
+    return {name: Labels(*torch.tensor(pairs).unbind(1)) for name, pairs in decided.items()}
 
 
 def right(labels: Tensor, originals: Tensor) -> Tensor:
@@ -366,16 +332,16 @@ def strip(
             f"{len(images)} images, {len(labels['people'])} labels, {len(captions)} captions: as many are allowed"
         )
     # Styles stand at the elements: they hold in a notebook too, and over the theme's card for plots.
+    words = {NO_DIGIT: "no digit", NO_CONSENSUS: "no consensus"}
     items = ""
     for place, (image, caption) in enumerate(zip(images, captions, strict=True)):
-        source = f"data:image/png;base64,{base64.b64encode(png(image)).decode()}"
         told = "".join(
             f'<div style="display:flex;flex-wrap:wrap"><dt style="font-weight:400">{escape(name)}</dt>'
-            f'<dd style="margin:0 0 0 auto">{_word(int(values[place]))}</dd></div>'
+            f'<dd style="margin:0 0 0 auto">{words.get(int(values[place]), int(values[place]))}</dd></div>'
             for name, values in labels.items()
         )
         items += (
-            f'\n<li style="margin:0"><img src="{source}" alt="{escape(caption)}: which digit is it?"'
+            f'\n<li style="margin:0"><img src="{data_uri(png(image))}" alt="{escape(caption)}: which digit is it?"'
             ' style="width:100%;padding:0;display:block">'
             f'<details><summary style="cursor:pointer">{escape(caption)}</summary>'
             f'<dl style="margin:0.2rem 0">{told}</dl></details></li>'
@@ -383,10 +349,6 @@ def strip(
     columns = "grid-template-columns:repeat(auto-fill,minmax(6.5rem,1fr))"
     style = f"display:grid;{columns};gap:0.8rem;align-items:start;list-style:none;margin:0;padding:0"
     return HTML(f'<ul class="examples" style="{style};font-size:0.9rem">{items}\n</ul>')
-
-
-def _word(label: int) -> str:
-    return {NO_DIGIT: "no digit", NO_CONSENSUS: "no consensus"}.get(label, str(label))
 
 
 # ---- checks ----

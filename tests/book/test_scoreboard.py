@@ -286,6 +286,7 @@ def test_the_mosaic_has_a_square_for_each_row_that_leads_to_it(tmp_path):
     html = mosaic([run])
     squares = re.findall(r'<a class="square (\S+) (\S*)" href="#([^"]+)"', html)
     assert {anchor(row) for row in run["claims"]} == {place for *_, place in squares}
+    assert anchor({"id": "EAT-T7", "row": "B | FGSM"}) != anchor({"id": "EAT-T7", "row": "B* | FGSM"})
     assert [square[:2] for square in squares[:2]] == [("disagrees", "reduced"), ("agrees", "reduced")]
     assert [verdict for verdict, *_ in squares][-3:] == ["not_run"] * 3, "what was not run stands last"
     body = scoreboard_markdown([run])
