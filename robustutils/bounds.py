@@ -5,6 +5,7 @@ given by its elementwise ends ``low`` and ``high``, [N, C, H, W]. All bounds are
 """
 
 from collections.abc import Callable, Sequence
+from typing import TypeGuard
 
 import torch
 import torch.nn.functional as F
@@ -34,7 +35,8 @@ def interval_bounds(model: nn.Module, low: Tensor, high: Tensor) -> Bounds:
 def interval_margins(model: nn.Module, low: Tensor, high: Tensor, y: Tensor) -> Tensor:
     """Lower bounds of z_y - z_j over the box by intervals, [N, K]; zero at j = y."""
     *body, last = _layers(model)
-    return _last_margins(last, *interval_bounds(nn.Sequential(*body), low, high), y)
+    rows, bias = _margin_rows(last, y)
+    return _least(rows, *interval_bounds(nn.Sequential(*body), low, high)) + bias
 
 
 def verified(model: nn.Module, low: Tensor, high: Tensor, y: Tensor) -> Tensor:
@@ -118,43 +120,25 @@ def _layers(model: nn.Module) -> list[nn.Module]:
         return [layer for part in model for layer in _layers(part)]
     if isinstance(model, nn.Dropout):
         return []
-    known = isinstance(model, (nn.Conv2d, nn.Linear, nn.ReLU, nn.Flatten))
-    unpadded = not isinstance(model, nn.Conv2d) or (
-        model.padding_mode == "zeros" and not isinstance(model.padding, str)
-    )
-    if not known or not unpadded:
+    if isinstance(model, nn.Conv2d):
+        known = model.padding_mode == "zeros" and not isinstance(model.padding, str)
+    else:
+        known = isinstance(model, (nn.Linear, nn.ReLU, nn.Flatten))
+    if not known:
         raise ValueError(f"no verified bound for the layer {model}")
     return [model]
 
 
 def _interval(layer: nn.Module, low: Tensor, high: Tensor) -> Bounds:
     """The exact range of each output of a layer over a box."""
-    if isinstance(layer, (nn.Conv2d, nn.Linear)):
-        return _affine(layer, low, high)
-    return layer(low), layer(high)
-
-
-def _affine(layer: nn.Conv2d | nn.Linear, low: Tensor, high: Tensor) -> Bounds:
-    """The exact range of an affine layer over a box."""
-    centre, radius = layer((low + high) / 2), (high - low) / 2
+    if not isinstance(layer, (nn.Conv2d, nn.Linear)):
+        return layer(low), layer(high)
+    centre, radius, weight = layer((low + high) / 2), (high - low) / 2, layer.weight.abs()
     if isinstance(layer, nn.Linear):
-        spread = F.linear(radius, layer.weight.abs())
+        spread = F.linear(radius, weight)
     else:
-        spread = F.conv2d(
-            radius,
-            layer.weight.abs(),
-            stride=layer.stride,
-            padding=layer.padding,
-            dilation=layer.dilation,
-            groups=layer.groups,
-        )
+        spread = F.conv2d(radius, weight, None, layer.stride, layer.padding, layer.dilation, layer.groups)
     return centre - spread, centre + spread
-
-
-def _last_margins(last: nn.Module, low: Tensor, high: Tensor, y: Tensor) -> Tensor:
-    """The exact minima of z_y - z_j over a box of the last layer's inputs."""
-    rows, bias = _margin_rows(last, y)
-    return _least(rows, low, high) + bias
 
 
 def _least(rows: Tensor, low: Tensor, high: Tensor) -> Tensor:
@@ -178,12 +162,7 @@ def _pre_activations(
         return interval_bounds(nn.Sequential(*body), low, high)
     if len(relaxed) == 1 and len(body) == 3:
         first, _, second = body
-        if (
-            isinstance(first, nn.Conv2d)
-            and isinstance(second, nn.Conv2d)
-            and _square(first)
-            and _square(second)
-        ):
+        if _square(first) and _square(second):
             return _second_convolution(first, second, relaxed[0], low, high)
     *before, layer = body
     if isinstance(layer, nn.Linear):
@@ -268,8 +247,10 @@ def _transposed(layer: nn.Conv2d, rows: Tensor, shape: torch.Size) -> Tensor:
     return flat.view(*rows.shape[:2], *shape)
 
 
-def _square(layer: nn.Conv2d) -> bool:
+def _square(layer: nn.Module) -> TypeGuard[nn.Conv2d]:
     """Whether :func:`_second_convolution` knows the layer: the same in both directions, not dilated, one group."""
+    if not isinstance(layer, nn.Conv2d):
+        return False
     sides = (layer.kernel_size, layer.stride, layer.padding)
     return all(side[0] == side[1] for side in sides) and (layer.dilation, layer.groups) == ((1, 1), 1)
 

@@ -44,7 +44,7 @@ class AttackResult:
 
     def error_rate(self) -> Rate:
         """Errors under attack over all inputs."""
-        return self._rate(~self.attacked)
+        return rate(~self.attacked, self.flags)
 
     def success_rate(self) -> Rate:
         """Errors under attack over the inputs that were classified correctly before it.
@@ -54,24 +54,21 @@ class AttackResult:
         """
         if not self.clean.any():
             raise ValueError(f"none of {len(self.clean)} inputs is classified correctly: no success rate")
-        return self._rate(~self.attacked[self.clean])
+        return rate(~self.attacked[self.clean], self.flags)
 
     def robust_accuracy(self) -> Rate:
         """Inputs classified correctly before and after the attack, over all inputs."""
-        return self._rate(self.clean & self.attacked)
+        return rate(self.clean & self.attacked, self.flags)
 
     def __and__(self, other: Self) -> Self:
         """The worst case of two attacks for each example: fooled by either; the flags of both."""
         raised = tuple(dict.fromkeys(self.flags + other.flags))
         return type(self)(self.clean & other.clean, self.attacked & other.attacked, raised)
 
-    def _rate(self, hits: Tensor) -> Rate:
-        return Rate(int(hits.sum()), len(hits), self.flags)
 
-
-def rate(hits: Tensor) -> Rate:
+def rate(hits: Tensor, flags: tuple[str, ...] = ()) -> Rate:
     """How many of some hits, bool [N], are true."""
-    return Rate(int(hits.sum()), len(hits))
+    return Rate(int(hits.sum()), len(hits), flags)
 
 
 BATCH = 1000

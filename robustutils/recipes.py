@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from robustutils import registry, training
+from robustutils.attacks import constant
 from robustutils.bounds import interval_margins
 from robustutils.objectives import (
     Adversarial,
@@ -34,7 +35,7 @@ class Recipe:
     learning_rate: float = 1e-3
     betas: tuple[float, float] = (0.9, 0.999)
     weight_decay: float = 0.0
-    schedule: Callable[[float], float] = training.constant
+    schedule: Callable[[float], float] = constant
     max_gradient_norm: float = math.inf
     dtype: torch.dtype = torch.float32
 

@@ -29,8 +29,8 @@ BUDGETS = {
     "book": 2870,
     "tools": 960,
     "papers/ensemble": 760,
-    "papers/disentangling": 2610,
-    "papers/blind_spot": 1320,
+    "papers/disentangling": 2700,
+    "papers/blind_spot": 1335,
     "papers/invariance": 1880,
 }
 """Most lines of each folder. A budget is raised by a commit that says what the new lines give a user."""

@@ -60,6 +60,11 @@ def kolter_wong(eps: float) -> Recipe:
     )
 
 
+def halved_after_a_third(progress: float) -> float:
+    """A learning-rate schedule: full for a third of the training, then halved after each further sixth."""
+    return 0.5 ** max(0, int(6 * progress + 1e-9) - 2)
+
+
 def kolter_wong_in_full(eps: float) -> Recipe:
     """Wong & Kolter (2018) as their code has it: 60 epochs on the dual bound, its radius rising to eps over the first 20."""
     return Recipe(
@@ -72,7 +77,7 @@ def kolter_wong_in_full(eps: float) -> Recipe:
         ),
         epochs=60,
         batch_size=50,
-        schedule=training.halved_after_a_third,
+        schedule=halved_after_a_third,
     )
 
 
