@@ -37,7 +37,6 @@ class Attack(Protocol):
     @property
     def threat(self) -> ThreatSet:
         """Where the attack may move."""
-        ...
 
     def __call__(
         self, model: nn.Module, x: Tensor, y: Tensor, generator: torch.Generator | None = None

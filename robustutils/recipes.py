@@ -74,15 +74,19 @@ def madry(
     )
 
 
-def madry_in_full(eps: float) -> Recipe:
-    """Madry et al. (2018) as their code has it: 100,000 steps of Adam at 1e-4 on batches of 50, 40 PGD steps of 0.01.
+def _in_full(objective: Objective) -> Recipe:
+    """Madry et al. (2018) as their code has it: 100,000 steps of Adam at 1e-4 on batches of 50.
 
     91 epochs of the 55,000 images they train on (BS, section 4.1).
     """
-    objective = Adversarial(attack=training_pgd(Linf(eps=eps), 40, 0.01))
     return Recipe(
         architecture="madry_mnist", objective=objective, epochs=91, batch_size=50, learning_rate=1e-4
     )
+
+
+def madry_in_full(eps: float) -> Recipe:
+    """The same on 40 PGD steps of 0.01."""
+    return _in_full(Adversarial(attack=training_pgd(Linf(eps=eps), 40, 0.01)))
 
 
 RECIPES: dict[str, Recipe] = {
@@ -99,9 +103,7 @@ RECIPES: dict[str, Recipe] = {
     ),
     "madry_mnist_in_full": madry_in_full(0.3),
     "madry_fashion_mnist_in_full": madry_in_full(0.1),
-    "natural_in_full": Recipe(
-        architecture="madry_mnist", objective=Clean(), epochs=91, batch_size=50, learning_rate=1e-4
-    ),
+    "natural_in_full": _in_full(Clean()),
 }
 """Those that several papers share; each paper's folder has its own."""
 

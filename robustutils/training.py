@@ -127,15 +127,12 @@ def fit(
                 due = checkpoint is not None and time.monotonic() - saved > CHECKPOINT_SECONDS
                 if due or batch + 1 == batches or len(unseen) == look:
                     values = torch.stack(unseen).tolist()
-                    bad = next(
-                        (place for place, value in enumerate(values) if not math.isfinite(value)), None
-                    )
-                    if bad is not None:
-                        raise TrainingError(
-                            f"the loss is {values[bad]} at epoch {epoch + 1}, "
-                            f"batch {batch + 2 - len(values) + bad} of {batches} "
-                            f"({objective}, learning rate {learning_rate}, {dtype}, seed {seed})"
-                        )
+                    for number, value in enumerate(values, batch + 2 - len(values)):
+                        if not math.isfinite(value):
+                            raise TrainingError(
+                                f"the loss is {value} at epoch {epoch + 1}, batch {number} of {batches} "
+                                f"({objective}, learning rate {learning_rate}, {dtype}, seed {seed})"
+                            )
                     total += sum(values)
                     unseen.clear()
                 optimiser.step()
