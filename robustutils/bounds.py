@@ -39,12 +39,14 @@ def interval_margins(model: nn.Module, low: Tensor, high: Tensor, y: Tensor) -> 
     return _least(rows, *interval_bounds(nn.Sequential(*body), low, high)) + bias
 
 
-def verified(model: nn.Module, low: Tensor, high: Tensor, y: Tensor) -> Tensor:
-    """Whether the class ``y`` wins for every input of the box, by :func:`interval_margins`: bool [N] on the device of y."""
+def verified(
+    model: nn.Module, low: Tensor, high: Tensor, y: Tensor, margins: Margins = interval_margins
+) -> Tensor:
+    """Whether the class ``y`` wins for every input of the box, by some bounds: bool [N] on the device of y."""
     device = device_of(model)
     with torch.no_grad():
-        margins = interval_margins(model, low.to(device), high.to(device), y.to(device)).to(y.device)
-    return (margins.scatter(1, y[:, None], torch.inf) > 0).all(1)
+        least = margins(model, low.to(device), high.to(device), y.to(device)).to(y.device)
+    return (least.scatter(1, y[:, None], torch.inf) > 0).all(1)
 
 
 def dual_margins(model: nn.Module, low: Tensor, high: Tensor, y: Tensor) -> Tensor:

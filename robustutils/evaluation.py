@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from robustutils import artifacts, flags
 from robustutils.artifacts import Artifact, kept
 from robustutils.attacks import Attack, Loss, cross_entropy, evaluation_mode, gradient_of, logits_of
-from robustutils.bounds import Margins
+from robustutils.bounds import Margins, verified
 from robustutils.data import Dataset
 from robustutils.default_attack import DefaultAttack
 from robustutils.speed import device_of
@@ -134,8 +134,7 @@ def certified(model: Model, margins: Margins, dataset: Dataset, *, eps: float) -
 
 def _certified(model: nn.Module, margins: Margins, dataset: Dataset, eps: float) -> Tensor:
     def holds(x: Tensor, y: Tensor) -> Tensor:
-        lowest = margins(model, (x - eps).clamp(0, 1), (x + eps).clamp(0, 1), y)
-        return (lowest.scatter(1, y[:, None], torch.inf) > 0).all(1)
+        return verified(model, (x - eps).clamp(0, 1), (x + eps).clamp(0, 1), y, margins)
 
     return _in_batches(model, holds, 50, dataset.images, dataset.labels)
 

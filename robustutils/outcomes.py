@@ -119,6 +119,11 @@ class Measurement:
                         f"{name} {value!r} lies outside its values per seed {per_seed!r}; same unit?"
                     )
 
+    def apart(self, other: Self, seeds: Sequence[int], **more: Any) -> Self:
+        """The difference of the values of two, as of independent samples, with ``more`` fields of its own."""
+        value, ci95 = independent_difference(self.value, self.ci95, other.value, other.ci95)
+        return type(self)(value, ci95, min(self.n, other.n), seeds, **more)
+
     def observed(self) -> Observed:
         """Value, effect and the interval that decides: over several seeds where each has its value, else of the test set."""
         effect, ci95, each = self.effect, self.effect_ci95, self.effect_per_seed
@@ -232,9 +237,7 @@ class Outcomes:
         if (self.values.dtype == bool) != (other.values.dtype == bool):
             raise ValueError("truth values and numbers have no difference")
         if self.dataset != other.dataset:
-            one, two = self.measured(), other.measured()
-            value, ci95 = independent_difference(one.value, one.ci95, two.value, two.ci95)
-            return Measurement(value, ci95, min(one.n, two.n), self.seeds)
+            return self.measured().apart(other.measured(), self.seeds)
         seeds = [seed for seed in self.seeds if seed in other.seeds]
         images, mine, yours = np.intersect1d(self.images, other.images, return_indices=True)
         if not seeds or not len(images):
@@ -270,9 +273,7 @@ class Ranking:
 
     def __sub__(self, other: Self) -> Measurement:
         """The difference of two areas on different points."""
-        one, two = self.measured(), other.measured()
-        value, ci95 = independent_difference(one.value, one.ci95, two.value, two.ci95)
-        return Measurement(value, ci95, min(one.n, two.n), self.seeds)
+        return self.measured().apart(other.measured(), self.seeds)
 
 
 def highest(several: Sequence[Outcomes]) -> Outcomes:

@@ -20,7 +20,7 @@ from robustutils.objectives import (
     Stages,
     training_pgd,
 )
-from robustutils.registry import unknown
+from robustutils.registry import choose
 from robustutils.threats import L2, Linf
 
 
@@ -148,15 +148,13 @@ def recipe_in_seconds(defence: str, eps: float = 0.3) -> Recipe:
     made = {
         "natural": small,
         "madry": small.replace(objective=ramped, epochs=12),
-        "kolter_wong": Recipe(
+        "kolter_wong": small.replace(
             architecture="kolter_wong_small",
             objective=Certified(margins=interval_margins, eps=0.1, start=0.0),
             epochs=15,
             batch_size=50,
-            learning_rate=3e-3,
             schedule=training.late_decay,
         ),
     }
-    if defence not in made:
-        raise ValueError(unknown("defence", defence, made))
+    choose("defence", defence, made)
     return made[defence]

@@ -12,7 +12,7 @@ from robustutils.attacks import evaluation_mode
 from robustutils.outcomes import Measurement
 from robustutils.papers.disentangling.latent import Ascent, Coded, Found, answers, within
 from robustutils.speed import device_of
-from robustutils.statistics import independent_difference, mean_interval, wilson
+from robustutils.statistics import mean_interval, wilson
 
 BATCH = 500
 """Points that are attacked at a time: up to rounding, it does not change what is found."""
@@ -253,12 +253,8 @@ class Conditional:
             raise ValueError("the two have no seed in common")
         one, two = self.of_seeds(seeds), other.of_seeds(seeds)
         mine, yours = one.measured(), two.measured()
-        value, ci95 = independent_difference(mine.value, mine.ci95, yours.value, yours.ci95)
-        each = one.per_seed - two.per_seed
-        return Measurement(
-            value, ci95, min(mine.n, yours.n), seeds, per_seed=each,
-            outcomes=dict(mine.outcomes) | {f"other {name}": part for name, part in yours.outcomes.items()},
-        )  # fmt: skip
+        outcomes = dict(mine.outcomes) | {f"other {name}": part for name, part in yours.outcomes.items()}
+        return mine.apart(yours, seeds, per_seed=one.per_seed - two.per_seed, outcomes=outcomes)
 
 
 def success(
