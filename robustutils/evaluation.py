@@ -126,8 +126,8 @@ def places_of_correct(models: Iterable[Model], dataset: Dataset, n: int) -> Tens
 def certified(model: Model, margins: Margins, dataset: Dataset, *, eps: float) -> Tensor:
     """Which images no perturbation of linf radius ``eps`` within [0, 1] can take from their label: bool [N], kept.
 
-    ``margins`` is a verified bound on z_y - z_j, such as :func:`robustutils.bounds.dual_margins`; an image counts where all
-    of them are positive.
+    ``margins`` is a verified bound on z_y - z_j, such as :func:`robustutils.bounds.interval_margins`; an image counts where
+    all of them are positive.
     """
     return kept(_certified, model, margins, dataset, eps)
 

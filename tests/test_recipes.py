@@ -8,9 +8,10 @@ import torch
 
 from robustutils import models, recipes, registry, training
 from robustutils.attacks import PGD
-from robustutils.bounds import dual_margins, interval_margins
+from robustutils.bounds import interval_margins
 from robustutils.objectives import Adversarial, Certified, Clean, RampedAdversarial, Stages
 from robustutils.papers.blind_spot import recipes as blind_spot_recipes
+from robustutils.papers.blind_spot.dual import dual_margins
 from robustutils.papers.blind_spot.objectives import Augmented, Wasserstein
 from robustutils.papers.blind_spot.recipes import halved_after_a_third, kolter_wong, wrm
 from robustutils.papers.ensemble.objectives import EnsembleAdversarial
