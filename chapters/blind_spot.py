@@ -87,6 +87,7 @@ from IPython.display import display
 from robustutils import attacks, bounds, data, evaluation, figures
 from robustutils import models, networks, recipes, sanity, statistics
 from robustutils.papers.blind_spot import blind_spots, carlini, feature_distance
+from robustutils.papers.blind_spot.dual import dual_margins
 from robustutils.papers.blind_spot.recipes import recipe_in_seconds
 from robustutils.papers.blind_spot.objectives import ScaledAndShifted
 from robustutils.artifacts import kept
@@ -240,7 +241,7 @@ for (defence, s), net in beyond_rows.items():
     if defence == "kolter_wong":
         dual, interval = (
             evaluation.certified(net, margins, test[s], eps=eps)
-            for margins in (bounds.dual_margins, bounds.interval_margins)
+            for margins in (dual_margins, bounds.interval_margins)
         )
         line[4:] = [percent(dual), percent(interval)]
         sanity.hold(not (dual & ~under.attacked).any(), "PGD broke a certified image")
@@ -652,7 +653,7 @@ for defence, s in (key for key in beyond_rows if key[0] == "kolter_wong"):
         found, net = cell(defence, s, a, b), nets[defence, s]
         moved = blind_spots.transformed(test[s].take(found.attacked), a, b)
         eps = threat(defence, s).eps
-        held = evaluation.certified(net, bounds.dual_margins, moved, eps=eps)
+        held = evaluation.certified(net, dual_margins, moved, eps=eps)
         sanity.hold(not (held & found.at_eps).any(), "the attack broke a certified image")
         copies.append((s, f"{a:g}", f"{b:g}", percent(held)))
 plain("data set, alpha, beta, certified copies", copies)

@@ -158,20 +158,13 @@ def _layers(model: nn.Module) -> Iterator[Any]:
 class Artifact:
     """Something that is known by name before it is there: called, it gives its value, found or made at the first call.
 
-    ``name`` is the same on every machine, ``key`` tells apart what machines make differently.
+    ``name`` is the same on every machine, ``key`` tells apart what machines make differently; ``device`` is where it is
+    computed.
     """
 
     name: str
-
-    @property
-    def key(self) -> str:
-        """The name of the file in the cache."""
-        raise NotImplementedError
-
-    @property
-    def device(self) -> torch.device:
-        """Where it is computed."""
-        raise NotImplementedError
+    key: str
+    device: torch.device
 
     def __call__(self) -> Any:
         raise NotImplementedError
@@ -214,7 +207,8 @@ class Call(Artifact):
         return f"{self.kind}-{digest([self._described, None])}"
 
     @property
-    def key(self) -> str:
+    def key(self) -> str:  # type: ignore[override]
+        """The name of the file in the cache."""
         return f"{self.kind}-{digest([self._describe(self.device), self.device.type])}"
 
     @functools.cached_property
@@ -226,7 +220,8 @@ class Call(Artifact):
         return [_named(self.function), _without_defaults(fields, self._defaults, device)]
 
     @property
-    def device(self) -> torch.device:
+    def device(self) -> torch.device:  # type: ignore[override]
+        """Where it is computed."""
         return _device(self._bound.arguments.values())
 
     def __call__(self) -> Any:
@@ -271,7 +266,7 @@ def _devices(values: Any) -> Iterator[torch.device]:
         if isinstance(value, Artifact):
             yield value.device
         elif isinstance(value, nn.Module):
-            yield next((parameter.device for parameter in value.parameters()), torch.device("cpu"))
+            yield speed.device_of(value)
         elif isinstance(value, (list, tuple)):
             yield from _devices(value)
 

@@ -37,7 +37,6 @@ class Attack(Protocol):
     @property
     def threat(self) -> ThreatSet:
         """Where the attack may move."""
-        ...
 
     def __call__(
         self, model: nn.Module, x: Tensor, y: Tensor, generator: torch.Generator | None = None
@@ -94,7 +93,7 @@ def decaying(progress: float) -> float:
 
 
 def constant(progress: float) -> float:
-    """The step-size schedule that changes nothing."""
+    """The schedule that changes nothing: of a step size, or of a learning rate."""
     return 1.0
 
 
@@ -345,36 +344,41 @@ class InCube:
     """An attack whose radius ``eps`` is that of a linf ball."""
 
     eps: float
-    dtype: torch.dtype
 
     @property
     def threat(self) -> Linf:
         """The linf ball of radius eps."""
         return Linf(eps=self.eps)
 
-    def _steps(
-        self, model: nn.Module, x: Tensor, y: Tensor, delta: Tensor, steps: int, size: float
-    ) -> Tensor:
-        """So many steps of a size from ``delta``; the last iterate counts."""
-        settings = {"threat": self.threat, "keep_best": False, "dtype": self.dtype}
-        return ascend(model, x, y, delta=delta, steps=steps, step_size=size, **settings)  # type: ignore[arg-type]
+
+@dataclass(frozen=True, kw_only=True)
+class IFGSM(InCube):
+    """Iterated FGSM: ``steps`` steps of eps / steps from x, clipped to [0, 1] (Kurakin et al. 2017; EAT, section 3.2)."""
+
+    eps: float
+    steps: int = 10
+    dtype: torch.dtype = torch.float32
+
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise ValueError(f"steps={self.steps}: at least one step is needed")
+
+    @guarded
+    def __call__(self, model: nn.Module, x: Tensor, y: Tensor, generator: torch.Generator) -> Tensor:
+        """All steps; deterministic; the last iterate counts, as in the paper."""
+        delta, size = torch.zeros_like(x), self.eps / self.steps
+        climb = functools.partial(ascend, model, x, y, threat=self.threat, dtype=self.dtype)
+        return climb(delta=delta, steps=self.steps, step_size=size, keep_best=False)
 
 
 @dataclass(frozen=True, kw_only=True)
-class FGSM(InCube):
+class FGSM(IFGSM):
     """Fast gradient sign method: x + eps sign(grad L(h(x), y)), clipped to [0, 1] (Goodfellow et al. 2015; EAT, eq. 2).
 
     >>> FGSM(eps=0.3)(model, x, y)  # doctest: +SKIP
     """
 
-    eps: float
-    dtype: torch.dtype = torch.float32
-
-    def __call__(
-        self, model: nn.Module, x: Tensor, y: Tensor, generator: torch.Generator | None = None
-    ) -> Tensor:
-        """One step; deterministic."""
-        return IFGSM(eps=self.eps, steps=1, dtype=self.dtype)(model, x, y)
+    steps: int = field(default=1, init=False, repr=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -398,25 +402,9 @@ class RFGSM(InCube):
         """One random and one gradient step."""
         alpha = self.eps / 2 if self.alpha is None else self.alpha
         noise = torch.randn(x.shape, generator=generator).sign().to(x.device, non_blocking=True)
-        return self._steps(model, x, y, self.threat.project(x, alpha * noise), 1, self.eps - alpha)
-
-
-@dataclass(frozen=True, kw_only=True)
-class IFGSM(InCube):
-    """Iterated FGSM: ``steps`` steps of eps / steps from x, clipped to [0, 1] (Kurakin et al. 2017; EAT, section 3.2)."""
-
-    eps: float
-    steps: int = 10
-    dtype: torch.dtype = torch.float32
-
-    def __post_init__(self) -> None:
-        if self.steps < 1:
-            raise ValueError(f"steps={self.steps}: at least one step is needed")
-
-    @guarded
-    def __call__(self, model: nn.Module, x: Tensor, y: Tensor, generator: torch.Generator) -> Tensor:
-        """All steps; deterministic; the last iterate counts, as in the paper."""
-        return self._steps(model, x, y, torch.zeros_like(x), self.steps, self.eps / self.steps)
+        delta = self.threat.project(x, alpha * noise)
+        climb = functools.partial(ascend, model, x, y, threat=self.threat, dtype=self.dtype)
+        return climb(delta=delta, steps=1, step_size=self.eps - alpha, keep_best=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -488,45 +476,22 @@ class PGD:
 
     def _once(self, model: nn.Module, x: Tensor, y: Tensor, generator: torch.Generator) -> Tensor:
         """One run, from a start of its own."""
+        climb = functools.partial(ascend, model, x, y, threat=self.threat, dtype=self.dtype)
         delta = self.threat.start(x, generator if self.random_start else None)
         if self.diversify:
-            delta = self._diversified(model, x, y, delta, generator)
-        return ascend(
-            model,
-            x,
-            y,
-            threat=self.threat,
-            delta=delta,
-            steps=self.steps,
-            step_size=self.step_size,
-            loss=self.loss,
-            schedule=self.schedule,
-            drop_fooled=self.drop_fooled,
-            keep_best=self.keep_best,
-            dtype=self.dtype,
-        )
-
-    def _diversified(
-        self, model: nn.Module, x: Tensor, y: Tensor, delta: Tensor, generator: torch.Generator
-    ) -> Tensor:
-        """A start that is moved along the gradient of a sum of the logits, with weights drawn for each image."""
-        with exact(x):
-            weights = (
-                torch.empty(len(x), model(x[:1]).shape[1]).uniform_(-1, 1, generator=generator).to(x.device)
+            with exact(x):
+                classes = model(x[:1]).shape[1]
+            weights = torch.empty(len(x), classes).uniform_(-1, 1, generator=generator).to(x.device)
+            moved = climb(
+                delta=delta,
+                steps=self.diversify,
+                step_size=self.threat.eps,
+                loss=lambda logits, _: (weights * logits.float()).sum(1),
+                keep_best=False,
             )
-        moved = ascend(
-            model,
-            x,
-            y,
-            threat=self.threat,
-            delta=delta,
-            steps=self.diversify,
-            step_size=self.threat.eps,
-            loss=lambda logits, _: (weights * logits.float()).sum(1),
-            keep_best=False,
-            dtype=self.dtype,
-        )
-        return moved - x
+            delta = moved - x
+        settings = ("steps", "step_size", "loss", "schedule", "drop_fooled", "keep_best")
+        return climb(delta=delta, **{name: getattr(self, name) for name in settings})
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from robustutils import artifacts, flags
 from robustutils.artifacts import Artifact, kept
 from robustutils.attacks import Attack, Loss, cross_entropy, evaluation_mode, gradient_of, logits_of
-from robustutils.bounds import Margins
+from robustutils.bounds import Margins, verified
 from robustutils.data import Dataset
 from robustutils.default_attack import DefaultAttack
 from robustutils.speed import device_of
@@ -44,7 +44,7 @@ class AttackResult:
 
     def error_rate(self) -> Rate:
         """Errors under attack over all inputs."""
-        return self._rate(~self.attacked)
+        return rate(~self.attacked, self.flags)
 
     def success_rate(self) -> Rate:
         """Errors under attack over the inputs that were classified correctly before it.
@@ -54,24 +54,21 @@ class AttackResult:
         """
         if not self.clean.any():
             raise ValueError(f"none of {len(self.clean)} inputs is classified correctly: no success rate")
-        return self._rate(~self.attacked[self.clean])
+        return rate(~self.attacked[self.clean], self.flags)
 
     def robust_accuracy(self) -> Rate:
         """Inputs classified correctly before and after the attack, over all inputs."""
-        return self._rate(self.clean & self.attacked)
+        return rate(self.clean & self.attacked, self.flags)
 
     def __and__(self, other: Self) -> Self:
         """The worst case of two attacks for each example: fooled by either; the flags of both."""
         raised = tuple(dict.fromkeys(self.flags + other.flags))
         return type(self)(self.clean & other.clean, self.attacked & other.attacked, raised)
 
-    def _rate(self, hits: Tensor) -> Rate:
-        return Rate(int(hits.sum()), len(hits), self.flags)
 
-
-def rate(hits: Tensor) -> Rate:
+def rate(hits: Tensor, flags: tuple[str, ...] = ()) -> Rate:
     """How many of some hits, bool [N], are true."""
-    return Rate(int(hits.sum()), len(hits))
+    return Rate(int(hits.sum()), len(hits), flags)
 
 
 BATCH = 1000
@@ -129,16 +126,15 @@ def places_of_correct(models: Iterable[Model], dataset: Dataset, n: int) -> Tens
 def certified(model: Model, margins: Margins, dataset: Dataset, *, eps: float) -> Tensor:
     """Which images no perturbation of linf radius ``eps`` within [0, 1] can take from their label: bool [N], kept.
 
-    ``margins`` is a verified bound on z_y - z_j, such as :func:`robustutils.bounds.dual_margins`; an image counts where all
-    of them are positive.
+    ``margins`` is a verified bound on z_y - z_j, such as :func:`robustutils.bounds.interval_margins`; an image counts where
+    all of them are positive.
     """
     return kept(_certified, model, margins, dataset, eps)
 
 
 def _certified(model: nn.Module, margins: Margins, dataset: Dataset, eps: float) -> Tensor:
     def holds(x: Tensor, y: Tensor) -> Tensor:
-        lowest = margins(model, (x - eps).clamp(0, 1), (x + eps).clamp(0, 1), y)
-        return (lowest.scatter(1, y[:, None], torch.inf) > 0).all(1)
+        return verified(model, (x - eps).clamp(0, 1), (x + eps).clamp(0, 1), y, margins)
 
     return _in_batches(model, holds, 50, dataset.images, dataset.labels)
 

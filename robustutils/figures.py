@@ -149,7 +149,12 @@ def dots(
 def _axes(
     panels: Collection[str], xlabel: str, ylabel: str, *, height: float, across: int = 0, **kwargs: Any
 ) -> tuple[Figure, list[Axes]]:
-    """A figure with a labelled axis for each title in ``panels``, ``across`` of them in a row (all, where that is 0)."""
+    """A figure with a labelled axis for each title in ``panels``, ``across`` of them in a row (all, where that is 0).
+
+    Without panels it is empty, and there is no axis.
+    """
+    if not panels:
+        return _empty(), []
     columns = min(across or len(panels), len(panels))
     figure, axes = plt.subplots(
         math.ceil(len(panels) / columns),
@@ -173,8 +178,9 @@ def _axes(
 def _legend(figure: Figure, ncols: int = 4) -> None:
     """One legend above all panels."""
     named = {str(line.get_label()): line for axis in figure.axes for line in axis.lines}
-    columns = min(len(named), ncols)
-    figure.legend([*named.values()], [*named], loc="outside upper center", ncols=columns, frameon=False)
+    if named:
+        columns = min(len(named), ncols)
+        figure.legend([*named.values()], [*named], loc="outside upper center", ncols=columns, frameon=False)
 
 
 def matrices(
@@ -186,18 +192,15 @@ def matrices(
     ylabel: str,
 ) -> Figure:
     """Annotated matrices of percentages side by side, on one colour scale; NaN cells stay empty."""
-    if not panels:
-        return _empty()
     figure, axes = _axes(panels, xlabel, ylabel, height=0.42 * len(lines) + 1.2, sharey=True)
     for axis, values in zip(axes, panels.values(), strict=True):
         sns.heatmap(
             values, ax=axis, vmin=0, vmax=100, cmap="rocket_r", annot=True, fmt=".1f", cbar=False,
             xticklabels=list(columns), yticklabels=list(lines), annot_kws={"size": 9}, linewidths=0.5,
         )  # fmt: skip
-        axis.set_xlabel(xlabel)  # which the heat map has taken away
+        axis.set(xlabel=xlabel, ylabel=ylabel if axis is axes[0] else "")  # the heat map has taken them away
         axis.grid(visible=False)
         axis.tick_params(axis="y", rotation=0)
-    axes[0].set_ylabel(ylabel)
     return figure
 
 
@@ -215,8 +218,6 @@ def lines(
     than ``x`` belong to its first values. ``log`` draws x on a logarithmic scale with a tick at each value, thousands as k.
     Without series the figure is empty.
     """
-    if not series:
-        return _empty()
     figure, axes = _axes(series, xlabel, ylabel, height=2.9, sharey=True)
     for axis, lines in zip(axes, series.values(), strict=True):
         for (name, rates), other in zip(lines.items(), itertools.cycle(_PALETTE), strict=False):
@@ -238,8 +239,6 @@ def scatter(
     panels: Mapping[str, Mapping[str, tuple[Sequence[float], Sequence[float]]]], *, xlabel: str, ylabel: str
 ) -> Figure:
     """Points in labelled panels, two in a row: ``panels[title][name]`` are their places, x and y in percent."""
-    if not panels:
-        return _empty()
     height = 2.9 * math.ceil(len(panels) / 2) + 0.5
     figure, axes = _axes(panels, xlabel, ylabel, height=height, across=2, sharey=True)
     for axis, series in zip(axes, panels.values(), strict=True):
@@ -259,9 +258,7 @@ def contours(
 
     ``values[i, j]`` belongs to step i of the vertical and step j of the horizontal axis. Each panel has its own scale.
     """
-    if not panels:
-        return _empty()
-    figure, axes = _axes(panels, xlabel, ylabel, height=0.75 * WIDTH / len(panels) + 0.5)
+    figure, axes = _axes(panels, xlabel, ylabel, height=0.75 * WIDTH / max(len(panels), 1) + 0.5)
     for axis, (steps, values) in zip(axes, panels.values(), strict=True):
         filled = axis.contourf(steps, steps, values, levels=20, cmap="mako")
         figure.colorbar(filled, ax=axis, shrink=0.9).set_label(value)
@@ -293,8 +290,6 @@ def trends(
     :class:`robustutils.statistics.Bin`. The points stand at the middle of their bin, their intervals as bars; the counts of
     the first series are drawn below, in grey and on a scale of their own.
     """
-    if not panels:
-        return _empty()
     figure, axes = _axes(panels, xlabel, ylabel, height=3.1, sharey=True)
     for axis, series in zip(axes, panels.values(), strict=True):
         first = next(iter(series.values()))
@@ -317,8 +312,6 @@ def histograms(
     panels: Mapping[str, Mapping[str, np.ndarray]], *, xlabel: str, ylabel: str = "test images"
 ) -> Figure:
     """Overlaid histograms of numbers in labelled panels: ``panels[title][name]`` is a vector."""
-    if not panels:
-        return _empty()
     figure, axes = _axes(panels, xlabel, ylabel, height=2.9)
     for axis, series in zip(axes, panels.values(), strict=True):
         edges = np.histogram_bin_edges(np.concatenate(list(series.values())), bins=40).tolist()

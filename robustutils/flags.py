@@ -85,20 +85,18 @@ def sentences(
         classes: of the data set.
         averaged: over how many passes of a randomised model each step was taken.
     """
-    raised = []
-    if "blind" in seen and seen["blind"].any():
-        raised.append(
-            f"the gradient is exactly zero at {_share(seen['blind'])}: attacks that follow it do not move there"
-        )
-    if "unsteady" in seen and seen["unsteady"].any():
-        how = (
-            f"attacked over {averaged} passes"
-            if averaged
-            else "attacked on single draws, see attacks.ExpectationOverTransformation"
-        )
-        raised.append(f"two passes differ on {_share(seen['unsteady'])}: the model is randomised, {how}")
-    if "searching" in seen and seen["searching"].any():
-        raised.append("the model computes gradients of its own in a pass: it optimises at test time")
+    single = "attacked on single draws, see attacks.ExpectationOverTransformation"
+    how = f"attacked over {averaged} passes" if averaged else single
+    said = {
+        "blind": "the gradient is exactly zero at {}: attacks that follow it do not move there",
+        "unsteady": f"two passes differ on {{}}: the model is randomised, {how}",
+        "searching": "the model computes gradients of its own in a pass: it optimises at test time",
+    }
+    raised = [
+        flag.format(f"{100 * seen[name].float().mean().item():.0f}% of {len(seen[name])} images")
+        for name, flag in said.items()
+        if name in seen and seen[name].any()
+    ]
     if "refereed" in seen:
         raised += beaten(seen["left"] & clean, ~seen["refereed"], "the square attack")
     hits, n = int(clean.sum()), len(clean)
@@ -121,7 +119,3 @@ def beaten(left: Tensor, fooled: Tensor, name: str) -> tuple[str, ...]:
     return (
         f"{name} fools {hits} of {n} images that the gradient left: it is masked, or its attack too weak",
     )
-
-
-def _share(hits: Tensor) -> str:
-    return f"{100 * hits.float().mean().item():.0f}% of {len(hits)} images"

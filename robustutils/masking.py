@@ -7,7 +7,7 @@ gradient and does better.
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -144,11 +144,16 @@ def diagnose(
             f"the model classifies none of the {len(dataset)} images of {dataset.name} correctly: nothing is left to "
             "attack. It must take pixels in [0, 1] and know the classes in the data set's order"
         )
-    threat = Linf(eps=eps)
     fgsm = FGSM(eps=eps)
-    pgd = PGD(threat=threat, steps=steps, step_size=2.5 * eps / steps, dtype=dtype)
+    pgd = PGD(threat=Linf(eps=eps), steps=steps, step_size=2.5 * eps / steps, dtype=dtype)
     single_step, iterated = evaluate(model, fgsm, dataset), evaluate(model, pgd, dataset)
-    to_the_end = PGD(threat=threat, steps=steps, step_size=2.5 * eps / steps, drop_fooled=False, dtype=dtype)
+    cosines = kept(
+        perturbation_cosines,
+        later(adversarial, model, fgsm, dataset),
+        later(adversarial, model, IFGSM(eps=eps, dtype=dtype), dataset),
+        dataset.images,
+    )
+    to_the_end = losses_under(model, replace(pgd, drop_fooled=False), dataset)
     return Diagnosis(
         single_step=single_step,
         random_step=evaluate(model, RFGSM(eps=eps), dataset),
@@ -158,17 +163,8 @@ def diagnose(
             name: AttackResult(clean, kept(correct, model, images, dataset.labels))
             for name, images in transferred.items()
         },
-        ratio=approximation_ratio(
-            losses_under(model, fgsm, dataset), losses_under(model, to_the_end, dataset)
-        ),
-        cosine=kept(
-            perturbation_cosines,
-            later(adversarial, model, fgsm, dataset),
-            later(adversarial, model, IFGSM(eps=eps, dtype=dtype), dataset),
-            dataset.images,
-        )
-        .mean()
-        .item(),
+        ratio=approximation_ratio(losses_under(model, fgsm, dataset), to_the_end),
+        cosine=cosines.mean().item(),
         gradient_norm=kept(gradient_norms, model, dataset.images, dataset.labels).mean().item(),
     )
 

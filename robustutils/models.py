@@ -14,7 +14,6 @@ from typing import Any
 import safetensors.torch
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
 from robustutils import provenance, registry, storage
 from robustutils.registry import unknown
@@ -34,27 +33,8 @@ class Binarise(nn.Module):
         self.slope = slope
 
     def forward(self, x: Tensor) -> Tensor:
-        return _Binarise.apply(x, self.slope)
-
-    def extra_repr(self) -> str:
-        return f"slope={self.slope}"
-
-
-class _Binarise(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, slope: float | None) -> Tensor:
-        ctx.save_for_backward(x)
-        ctx.slope = slope
-        return (x >= 0.5).to(x.dtype)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        if ctx.slope is None:
-            return gradient, None
-        (x,) = ctx.saved_tensors
-        soft = torch.sigmoid(ctx.slope * (x - 0.5))
-        return gradient * ctx.slope * soft * (1 - soft), None
+        soft = x if self.slope is None else torch.sigmoid(self.slope * (x - 0.5))
+        return (x >= 0.5).to(x.dtype) + (soft - soft.detach())
 
 
 def madry_mnist(classes: int = 10, *, units: int = 1024) -> nn.Module:
@@ -98,15 +78,6 @@ def kolter_wong_small(classes: int = 10, *, channels: int = 1, side: int = 28) -
         nn.ReLU(),
         nn.Linear(100, classes),
     )
-
-
-class Standardise(nn.Module):
-    """Each image to mean 0 and standard deviation 1, the latter at least 1 / sqrt(its numbers) (Madry et al. 2018)."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        centred = x - x.mean((1, 2, 3), keepdim=True)
-        variance = centred.square().mean((1, 2, 3), keepdim=True)
-        return centred / variance.clamp_min(1 / x[0].numel()).sqrt()
 
 
 class PreActBlock(nn.Module):

@@ -32,14 +32,15 @@ class Network(artifacts.Artifact):
     It is taken from the published networks (which may have been trained on another machine, or in another precision:
     their certificate says) or from the cache, and else trained now, resumably, and kept in the cache. Training on the
     CPU takes one thread, so that its weights do not depend on how many cores there are. ``siblings`` are trained side by
-    side as soon as one of them is needed and not there.
+    side as soon as one of them is needed and not there. With parts of your own, which cannot be known by name, a recipe
+    is trained at the first call and not kept.
     """
 
     def __init__(
         self, recipe: Recipe, dataset: Dataset, *, seed: int = 0, device: str | torch.device = "cpu"
     ) -> None:
         self.recipe, self.dataset, self.seed = recipe, dataset, seed
-        self._device = torch.device(device)
+        self.device = torch.device(device)
         self.siblings: Sequence[Network] = ()
         self._model: nn.Module | None = None
 
@@ -64,12 +65,7 @@ class Network(artifacts.Artifact):
         return f"model-{self.recipe.architecture}-{digest}"
 
     @property
-    def device(self) -> torch.device:
-        """Where it computes."""
-        return self._device
-
-    @property
-    def key(self) -> str:
+    def key(self) -> str:  # type: ignore[override]
         """What results on this network depend on: its weights, so that it must be there."""
         self.make_sure()
         header = self._header()
@@ -119,18 +115,24 @@ class Network(artifacts.Artifact):
 
     def __call__(self) -> nn.Module:
         if self._model is None:
-            self.make_sure()
-            path = self.published()
-            if path is None:
-                tensors, certificate = self._cached()
-            else:
-                tensors, about = storage.read(path, self.name)
-                certificate = about["certificate"]
-            artifacts.shelf.note(self.name, certificate)
-            model = self._fresh()
-            model.load_state_dict(tensors)
-            self._model = model.eval()
+            self._model = self._found()
         return self._model
+
+    def _found(self) -> nn.Module:
+        model = self._fresh()
+        try:
+            self.make_sure()
+        except artifacts.Unnamed as reason:
+            log.info("trained and not kept: %s", reason)
+            return _trained(model, self.recipe, self.dataset, self.seed)
+        if path := self.published():
+            tensors, about = storage.read(path, self.name)
+            certificate = about["certificate"]
+        else:
+            tensors, certificate = self._cached()
+        artifacts.shelf.note(self.name, certificate)
+        model.load_state_dict(tensors)
+        return model.eval()
 
     def _fresh(self) -> nn.Module:
         classes = len(self.dataset.classes)
@@ -190,26 +192,6 @@ def _trained(
     finally:
         torch.set_num_threads(threads)
     return training.rounded(model)
-
-
-def train(
-    recipe: Recipe, dataset: Dataset, *, seed: int = 0, device: str | torch.device = "cpu"
-) -> nn.Module:
-    """The model of a recipe on a training set, in evaluation mode on ``device``: see :class:`Network`.
-
-    A recipe with parts of your own, which cannot be known by name, is trained at every call and not kept.
-
-    Raises:
-        robustutils.training.TrainingError: the loss is not finite.
-        robustutils.storage.CacheError: the cache folder cannot be written.
-    """
-    network = Network(recipe, dataset, seed=seed, device=device)
-    try:
-        network.name  # noqa: B018
-    except artifacts.Unnamed as reason:
-        log.info("trained and not kept: %s", reason)
-        return _trained(network._fresh(), recipe, dataset, seed)
-    return network()
 
 
 class Networks(dict[Any, Network]):

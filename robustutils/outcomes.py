@@ -119,6 +119,11 @@ class Measurement:
                         f"{name} {value!r} lies outside its values per seed {per_seed!r}; same unit?"
                     )
 
+    def apart(self, other: Self, seeds: Sequence[int], **more: Any) -> Self:
+        """The difference of the values of two, as of independent samples, with ``more`` fields of its own."""
+        value, ci95 = independent_difference(self.value, self.ci95, other.value, other.ci95)
+        return type(self)(value, ci95, min(self.n, other.n), seeds, **more)
+
     def observed(self) -> Observed:
         """Value, effect and the interval that decides: over several seeds where each has its value, else of the test set."""
         effect, ci95, each = self.effect, self.effect_ci95, self.effect_per_seed
@@ -232,9 +237,7 @@ class Outcomes:
         if (self.values.dtype == bool) != (other.values.dtype == bool):
             raise ValueError("truth values and numbers have no difference")
         if self.dataset != other.dataset:
-            one, two = self.measured(), other.measured()
-            value, ci95 = independent_difference(one.value, one.ci95, two.value, two.ci95)
-            return Measurement(value, ci95, min(one.n, two.n), self.seeds)
+            return self.measured().apart(other.measured(), self.seeds)
         seeds = [seed for seed in self.seeds if seed in other.seeds]
         images, mine, yours = np.intersect1d(self.images, other.images, return_indices=True)
         if not seeds or not len(images):
@@ -250,74 +253,6 @@ class Outcomes:
             100 * apart.mean(), tuple(100 * end for end in ends), len(images), seeds,
             per_seed=100 * apart.mean(axis=1), note=self.note,
             outcomes={"outcomes": ours, "reference": theirs}, images=images,
-        )  # fmt: skip
-
-
-@dataclass(frozen=True, eq=False)
-class Conditional:
-    """Numbers [S, N] of which those count where ``counts`` is true, bool [S, N]: each seed has examples of its own.
-
-    So a success rate counts the examples that the network of a seed classifies correctly. Test-set intervals take the
-    fewest that any seed has; the numbers are percentages where ``percent``.
-
-    Raises:
-        ValueError: the shapes differ, or a seed has no example that counts.
-    """
-
-    values: np.ndarray
-    counts: np.ndarray
-    seeds: Sequence[int]
-    percent: bool = True
-
-    def __post_init__(self) -> None:
-        if self.values.shape != self.counts.shape or len(self.values) != len(self.seeds):
-            raise ValueError(
-                f"numbers {list(self.values.shape)} and counts {list(self.counts.shape)} of {len(self.seeds)} seeds"
-            )
-        if not self.counts.any(axis=1).all():
-            raise ValueError("no example of a seed counts")
-
-    def of_seeds(self, seeds: Sequence[int]) -> Self:
-        """The same of some of its seeds."""
-        rows = [self.seeds.index(seed) for seed in seeds]
-        return replace(self, values=self.values[rows], counts=self.counts[rows], seeds=seeds)
-
-    @property
-    def per_seed(self) -> np.ndarray:
-        """The mean of each seed's examples, float [S]."""
-        return np.array([row[counts].mean() for row, counts in zip(self.values, self.counts, strict=True)])
-
-    def measured(self, reference: Self | None = None) -> Measurement:
-        """The mean over seeds. Its interval over examples: Wilson's for percentages, else Student's t of the first seed."""
-        if reference is not None:
-            raise ValueError("a conditional rate has no paired reference")
-        each, n = self.per_seed, int(self.counts.sum(axis=1).min())
-        value = float(each.mean())
-        if self.percent:
-            ci95: Any = tuple(100 * end for end in wilson(value / 100 * n, n))
-        else:
-            low, high = mean_interval(self.values[0][self.counts[0]])
-            ci95 = (low - each[0] + value, high - each[0] + value)
-        kept = np.where(self.counts, self.values, 0)
-        return Measurement(
-            value, ci95, n, self.seeds, per_seed=each, outcomes={"values": kept, "counts": self.counts}
-        )
-
-    def __sub__(self, other: Self) -> Measurement:
-        """The difference of two means on the seeds that both have, as if of different examples.
-
-        Raises: ValueError where they have no seed in common.
-        """
-        seeds = [seed for seed in self.seeds if seed in other.seeds]
-        if not seeds:
-            raise ValueError("the two have no seed in common")
-        one, two = self.of_seeds(seeds), other.of_seeds(seeds)
-        mine, yours = one.measured(), two.measured()
-        value, ci95 = independent_difference(mine.value, mine.ci95, yours.value, yours.ci95)
-        each = one.per_seed - two.per_seed
-        return Measurement(
-            value, ci95, min(mine.n, yours.n), seeds, per_seed=each,
-            outcomes=dict(mine.outcomes) | {f"other {name}": part for name, part in yours.outcomes.items()},
         )  # fmt: skip
 
 
@@ -338,9 +273,7 @@ class Ranking:
 
     def __sub__(self, other: Self) -> Measurement:
         """The difference of two areas on different points."""
-        one, two = self.measured(), other.measured()
-        value, ci95 = independent_difference(one.value, one.ci95, two.value, two.ci95)
-        return Measurement(value, ci95, min(one.n, two.n), self.seeds)
+        return self.measured().apart(other.measured(), self.seeds)
 
 
 def highest(several: Sequence[Outcomes]) -> Outcomes:
@@ -350,7 +283,7 @@ def highest(several: Sequence[Outcomes]) -> Outcomes:
     return Outcomes(stacked[most, np.arange(stacked.shape[1])], several[0].seeds, several[0].images)
 
 
-def sequence(parts: Sequence[Outcomes | Conditional]) -> Measurement:
+def sequence(parts: Sequence[Any]) -> Measurement:
     """Rates or means in a row, of the seeds that all have; the effect is the last minus the first.
 
     Raises: ValueError where they have no seed in common.
@@ -360,7 +293,7 @@ def sequence(parts: Sequence[Outcomes | Conditional]) -> Measurement:
         raise ValueError("the parts have no seed in common")
     parts = [part.of_seeds(seeds) for part in parts]
     each = [part.measured() for part in parts]
-    apart = parts[-1] - parts[0]  # type: ignore[operator]
+    apart = parts[-1] - parts[0]
     ends = [found.ci95 for found in each]
     return Measurement(
         [found.value for found in each],

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from robustutils import registry, training
+from robustutils.attacks import constant
 from robustutils.bounds import interval_margins
 from robustutils.objectives import (
     Adversarial,
@@ -19,7 +20,7 @@ from robustutils.objectives import (
     Stages,
     training_pgd,
 )
-from robustutils.registry import unknown
+from robustutils.registry import choose
 from robustutils.threats import L2, Linf
 
 
@@ -34,7 +35,7 @@ class Recipe:
     learning_rate: float = 1e-3
     betas: tuple[float, float] = (0.9, 0.999)
     weight_decay: float = 0.0
-    schedule: Callable[[float], float] = training.constant
+    schedule: Callable[[float], float] = constant
     max_gradient_norm: float = math.inf
     dtype: torch.dtype = torch.float32
 
@@ -73,15 +74,19 @@ def madry(
     )
 
 
-def madry_in_full(eps: float) -> Recipe:
-    """Madry et al. (2018) as their code has it: 100,000 steps of Adam at 1e-4 on batches of 50, 40 PGD steps of 0.01.
+def _in_full(objective: Objective) -> Recipe:
+    """Madry et al. (2018) as their code has it: 100,000 steps of Adam at 1e-4 on batches of 50.
 
     91 epochs of the 55,000 images they train on (BS, section 4.1).
     """
-    objective = Adversarial(attack=training_pgd(Linf(eps=eps), 40, 0.01))
     return Recipe(
         architecture="madry_mnist", objective=objective, epochs=91, batch_size=50, learning_rate=1e-4
     )
+
+
+def madry_in_full(eps: float) -> Recipe:
+    """The same on 40 PGD steps of 0.01."""
+    return _in_full(Adversarial(attack=training_pgd(Linf(eps=eps), 40, 0.01)))
 
 
 RECIPES: dict[str, Recipe] = {
@@ -98,9 +103,7 @@ RECIPES: dict[str, Recipe] = {
     ),
     "madry_mnist_in_full": madry_in_full(0.3),
     "madry_fashion_mnist_in_full": madry_in_full(0.1),
-    "natural_in_full": Recipe(
-        architecture="madry_mnist", objective=Clean(), epochs=91, batch_size=50, learning_rate=1e-4
-    ),
+    "natural_in_full": _in_full(Clean()),
 }
 """Those that several papers share; each paper's folder has its own."""
 
@@ -145,15 +148,13 @@ def recipe_in_seconds(defence: str, eps: float = 0.3) -> Recipe:
     made = {
         "natural": small,
         "madry": small.replace(objective=ramped, epochs=12),
-        "kolter_wong": Recipe(
+        "kolter_wong": small.replace(
             architecture="kolter_wong_small",
             objective=Certified(margins=interval_margins, eps=0.1, start=0.0),
             epochs=15,
             batch_size=50,
-            learning_rate=3e-3,
             schedule=training.late_decay,
         ),
     }
-    if defence not in made:
-        raise ValueError(unknown("defence", defence, made))
+    choose("defence", defence, made)
     return made[defence]

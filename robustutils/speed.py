@@ -151,31 +151,25 @@ class _FirstLayer(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        (weight,) = ctx.saved_tensors
-        return blockwise_input_gradient(gradient, weight, ctx.padding, ctx.size), None, None, None
+        """Of the gradient of the output, [N, K, H', W'], that of the image, [N, C, H, W] with C <= 4.
 
-
-def blockwise_input_gradient(
-    gradient: Tensor, weight: Tensor, padding: tuple[int, int], size: tuple[int, int]
-) -> Tensor:
-    """Input gradient [N, C, H, W] of a convolution with stride 1, for images of ``size`` (H, W) with C <= 4.
-
-    ``gradient`` [N, K, H', W'] is that of the output, ``weight`` is [K, C, R, S]. The kernel of one pixel, shifted to
-    each place of the block, makes one larger kernel that moves on by whole blocks; its outputs are then interleaved.
-    """
-    outputs, channels, rows, columns = weight.shape
-    block = BLOCK[channels]
-    kernel = weight.new_zeros(channels, block, block, outputs, rows + block - 1, columns + block - 1)
-    flipped = weight.flip(2, 3).transpose(0, 1)
-    for i in range(block):
-        for j in range(block):
-            kernel[:, i, j, :, i : i + rows, j : j + columns] = flipped
-    kernel = kernel.flatten(0, 2).to(gradient.dtype).contiguous(memory_format=torch.channels_last)
-    missing = [-length % block for length in size]
-    blocks = F.conv2d(
-        F.pad(gradient, (0, missing[1], 0, missing[0])),
-        kernel,
-        stride=block,
-        padding=(rows - 1 - padding[0], columns - 1 - padding[1]),
-    )
-    return F.pixel_shuffle(blocks, block)[..., : size[0], : size[1]]
+        The kernel of one pixel, shifted to each place of the block, makes one larger kernel that moves on by whole blocks;
+        its outputs are then interleaved.
+        """
+        (weight,), size, padding = ctx.saved_tensors, ctx.size, ctx.padding
+        outputs, channels, rows, columns = weight.shape
+        block = BLOCK[channels]
+        kernel = weight.new_zeros(channels, block, block, outputs, rows + block - 1, columns + block - 1)
+        flipped = weight.flip(2, 3).transpose(0, 1)
+        for i in range(block):
+            for j in range(block):
+                kernel[:, i, j, :, i : i + rows, j : j + columns] = flipped
+        kernel = kernel.flatten(0, 2).to(gradient.dtype).contiguous(memory_format=torch.channels_last)
+        missing = [-length % block for length in size]
+        blocks = F.conv2d(
+            F.pad(gradient, (0, missing[1], 0, missing[0])),
+            kernel,
+            stride=block,
+            padding=(rows - 1 - padding[0], columns - 1 - padding[1]),
+        )
+        return F.pixel_shuffle(blocks, block)[..., : size[0], : size[1]], None, None, None

@@ -177,17 +177,11 @@ def equal_width_bins(scores: np.ndarray, hits: np.ndarray, bins: int = 30, least
     Raises:
         ValueError: ``bins`` < 1, or the arrays are not N >= 2 finite scores and N booleans.
     """
-    values, outcomes = _pair(scores, hits)
-    _check_bins(bins)
-    low, high = values.min(), values.max()
+    values, outcomes = _ordered(scores, hits, bins)
+    low, high = values[0], values[-1]
     edges = np.linspace(low, high, bins + 1) if low < high else np.array([low, high])
-    place = np.searchsorted(edges[:-1], values, side="right") - 1
-    found = []
-    for i in range(len(edges) - 1):
-        inside = outcomes[place == i]
-        if len(inside) >= max(least, 1):
-            found.append(Bin(float(edges[i]), float(edges[i + 1]), len(inside), int(inside.sum())))
-    return found
+    cuts = [*np.searchsorted(values, edges[:-1]).tolist(), len(values)]
+    return [one for one in _binned(outcomes, cuts, edges.tolist()) if one.count >= max(least, 1)]
 
 
 def equal_count_bins(scores: np.ndarray, hits: np.ndarray, bins: int = 10) -> list[Bin]:
@@ -198,27 +192,28 @@ def equal_count_bins(scores: np.ndarray, hits: np.ndarray, bins: int = 10) -> li
     Raises:
         ValueError: ``bins`` < 1, or the arrays are not N >= 2 finite scores and N booleans.
     """
-    values, outcomes = _pair(scores, hits)
-    _check_bins(bins)
-    order = np.argsort(values, kind="stable")
-    values, outcomes = values[order], outcomes[order]
-    size = len(values)
-    cuts = {0, size}
+    values, outcomes = _ordered(scores, hits, bins)
+    last = len(values) - 1
+    cuts = {0, len(values)}
     for i in range(1, bins):
-        cut = min(round(i * size / bins), size - 1)
-        first = int(np.searchsorted(values, values[cut], side="left"))
-        last = int(np.searchsorted(values, values[cut], side="right"))
-        cuts.add(first if cut - first <= last - cut else last)
-    edges = sorted(cuts)
-    return [
-        Bin(
-            float(values[start]),
-            float(values[min(stop, size - 1)]),
-            stop - start,
-            int(outcomes[start:stop].sum()),
-        )
-        for start, stop in pairwise(edges)
-    ]
+        cut = min(round(i * len(values) / bins), last)
+        below, upto = np.searchsorted(values, values[cut]), np.searchsorted(values, values[cut], side="right")
+        cuts.add(int(below if cut - below <= upto - cut else upto))
+    return _binned(outcomes, sorted(cuts), [float(values[min(cut, last)]) for cut in sorted(cuts)])
+
+
+def _ordered(scores: np.ndarray, hits: np.ndarray, bins: int) -> tuple[np.ndarray, np.ndarray]:
+    values, outcomes = _pair(scores, hits)
+    if bins < 1:
+        raise ValueError(f"bins={bins}: at least one bin")
+    order = np.argsort(values, kind="stable")
+    return values[order], outcomes[order]
+
+
+def _binned(outcomes: np.ndarray, cuts: Sequence[int], edges: Sequence[float]) -> list[Bin]:
+    """A bin between each two edges: of the outcomes, in the order of their scores, those between two cuts."""
+    places = zip(pairwise(cuts), pairwise(edges), strict=True)
+    return [Bin(*ends, stop - start, int(outcomes[start:stop].sum())) for (start, stop), ends in places]
 
 
 def auroc(scores: np.ndarray, hits: np.ndarray) -> tuple[float, Interval]:
@@ -289,8 +284,3 @@ def _pair(scores: np.ndarray, hits: np.ndarray) -> tuple[np.ndarray, np.ndarray]
     if outcomes.shape != values.shape:
         raise ValueError(f"{len(values)} scores do not fit hits of shape {list(outcomes.shape)}")
     return values, outcomes
-
-
-def _check_bins(bins: int) -> None:
-    if bins < 1:
-        raise ValueError(f"bins={bins}: at least one bin")

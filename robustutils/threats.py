@@ -17,32 +17,34 @@ class ThreatSet(Protocol):
 
     def start(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
         """A perturbation to start from: random with a generator, zero (no change) without one."""
-        ...
 
     def perturb(self, x: Tensor, delta: Tensor) -> Tensor:
         """The images that ``delta`` makes of ``x``."""
-        ...
 
     def project(self, x: Tensor, delta: Tensor) -> Tensor:
         """A perturbation inside the set; one that is inside already stays as it is."""
-        ...
 
     def direction(self, gradient: Tensor) -> Tensor:
         """The step of unit size, in the set's own norm, along which the loss grows fastest."""
-        ...
 
     def size(self, x: Tensor, x_adv: Tensor) -> Tensor:
         """How far each image moved, in the unit of ``eps``: [N]."""
-        ...
 
     @property
     def eps(self) -> float:
         """The largest size the set allows."""
-        ...
+
+
+class _Added:
+    """A perturbation that is added to the pixels."""
+
+    def perturb(self, x: Tensor, delta: Tensor) -> Tensor:
+        """X + delta."""
+        return x + delta
 
 
 @dataclass(frozen=True, kw_only=True)
-class Linf:
+class Linf(_Added):
     """Every pixel moves by at most ``eps`` and stays in [0, 1]: ||x' - x||_inf <= eps."""
 
     eps: float
@@ -58,10 +60,6 @@ class Linf:
         noise = torch.rand(x.shape, generator=generator).to(x.device, non_blocking=True)
         return self.project(x, (2 * noise - 1) * self.eps)
 
-    def perturb(self, x: Tensor, delta: Tensor) -> Tensor:
-        """X + delta."""
-        return x + delta
-
     def project(self, x: Tensor, delta: Tensor) -> Tensor:
         """Clip to the cube, then to the box."""
         return (x + delta.clamp(-self.eps, self.eps)).clamp(0, 1) - x
@@ -76,7 +74,7 @@ class Linf:
 
 
 @dataclass(frozen=True, kw_only=True)
-class L2:
+class L2(_Added):
     """The image moves by at most ``eps`` in Euclidean distance and stays in [0, 1]: ||x' - x||_2 <= eps."""
 
     eps: float
@@ -93,10 +91,6 @@ class L2:
         radius = torch.rand(len(x), generator=generator) ** (1 / x[0].numel())
         delta = self.direction(noise) * radius.view(-1, 1, 1, 1) * self.eps
         return self.project(x, delta.to(x.device, non_blocking=True))
-
-    def perturb(self, x: Tensor, delta: Tensor) -> Tensor:
-        """X + delta."""
-        return x + delta
 
     def project(self, x: Tensor, delta: Tensor) -> Tensor:
         """Scale back to the ball, then clip to the box: the clip only moves towards x."""

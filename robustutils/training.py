@@ -4,7 +4,6 @@ import logging
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from robustutils import artifacts, speed, storage
-from robustutils.attacks import check_pixels, plain_gradients, unchecked
+from robustutils.attacks import check_pixels, constant, plain_gradients, unchecked
 from robustutils.data import Dataset
 from robustutils.objectives import Objective
 
@@ -27,11 +26,6 @@ class TrainingError(RuntimeError):
     """Training cannot go on; the message names epoch, step and setting."""
 
 
-def constant(progress: float) -> float:
-    """The schedule that leaves the learning rate as it is."""
-    return 1.0
-
-
 def warm_up_and_decay(progress: float) -> float:
     """A learning-rate schedule: straight up over the first 5% of the training, then straight down to zero."""
     return min(progress / 0.05, (1 - progress) / 0.95)
@@ -40,32 +34,6 @@ def warm_up_and_decay(progress: float) -> float:
 def late_decay(progress: float) -> float:
     """A learning-rate schedule: full until 95% of the training, then straight down to zero."""
     return min(1.0, (1 - progress) / 0.05)
-
-
-def halved_after_a_third(progress: float) -> float:
-    """A learning-rate schedule: full for a third of the training, then halved after each further sixth."""
-    return 0.5 ** max(0, int(6 * progress + 1e-9) - 2)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Exponential:
-    """A learning-rate schedule: ``decay`` to the number of epochs begun, parts of an epoch counted from its beginning.
-
-    At progress t of ``epochs`` it is decay^(epochs t + 1): in epoch e and at its share f, decay^(e + 1 + f) (DIS, the
-    authors' code, with 0.95 for classifiers and 0.9 for VAE-GANs).
-    """
-
-    decay: float
-    epochs: int
-
-    def __post_init__(self) -> None:
-        if not (0 < self.decay <= 1 and self.epochs >= 1):
-            raise ValueError(
-                f"decay={self.decay}, epochs={self.epochs}: decay must lie in (0, 1], epochs be at least 1"
-            )
-
-    def __call__(self, progress: float) -> float:
-        return self.decay ** (self.epochs * progress + 1)
 
 
 def fit(
@@ -159,15 +127,12 @@ def fit(
                 due = checkpoint is not None and time.monotonic() - saved > CHECKPOINT_SECONDS
                 if due or batch + 1 == batches or len(unseen) == look:
                     values = torch.stack(unseen).tolist()
-                    bad = next(
-                        (place for place, value in enumerate(values) if not math.isfinite(value)), None
-                    )
-                    if bad is not None:
-                        raise TrainingError(
-                            f"the loss is {values[bad]} at epoch {epoch + 1}, "
-                            f"batch {batch + 2 - len(values) + bad} of {batches} "
-                            f"({objective}, learning rate {learning_rate}, {dtype}, seed {seed})"
-                        )
+                    for number, value in enumerate(values, batch + 2 - len(values)):
+                        if not math.isfinite(value):
+                            raise TrainingError(
+                                f"the loss is {value} at epoch {epoch + 1}, batch {number} of {batches} "
+                                f"({objective}, learning rate {learning_rate}, {dtype}, seed {seed})"
+                            )
                     total += sum(values)
                     unseen.clear()
                 optimiser.step()

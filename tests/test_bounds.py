@@ -5,8 +5,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from robustutils import bounds, models
-from robustutils.bounds import crown_ibp_margins, dual_margins, interval_bounds, interval_margins, verified
+from robustutils import models
+from robustutils.bounds import crown_ibp_margins, interval_bounds, interval_margins, verified
+from robustutils.papers.blind_spot import dual
+from robustutils.papers.blind_spot.dual import dual_margins
 
 ALL = pytest.mark.parametrize("margins", [interval_margins, dual_margins, crown_ibp_margins])
 
@@ -296,8 +298,8 @@ def test_the_second_convolution_has_the_bounds_of_the_backward_pass(name, size):
     relaxed = (slope, -slope * lower.clamp_max(0))
     shape = second(first(x)).shape[1:]
     rows = torch.eye(shape.numel()).view(-1, *shape).expand(len(x), -1, *shape)
-    slow = bounds._backward([first, nn.ReLU(), second], [relaxed], low, high, rows, 0.0)
-    fast = bounds._second_convolution(first, second, relaxed, low, high)
+    slow = dual._backward([first, nn.ReLU(), second], [relaxed], low, high, rows, 0.0)
+    fast = dual._second_convolution(first, second, relaxed, low, high)
     for one, other in zip(fast, slow, strict=True):
         torch.testing.assert_close(one, other.view(-1, *shape), rtol=1e-4, atol=1e-5)
 
@@ -312,8 +314,8 @@ def test_margins_and_gradients_do_not_depend_on_the_way(monkeypatch):
     slow = nn.Sequential(*fast[:2], same, *fast[2:])
     x, y = torch.rand(4, 2, 12, 12), torch.tensor([2, 0, 1, 1])
     calls = []
-    short = bounds._second_convolution
-    monkeypatch.setattr(bounds, "_second_convolution", lambda *args: calls.append(args) or short(*args))
+    short = dual._second_convolution
+    monkeypatch.setattr(dual, "_second_convolution", lambda *args: calls.append(args) or short(*args))
     found, taken = [], []
     for model in (fast, slow):
         margins = dual_margins(model, *box(x, 0.1), y)

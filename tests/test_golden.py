@@ -39,6 +39,7 @@ from robustutils.artifacts import later
 from robustutils.data import Dataset
 from robustutils.papers.blind_spot import blind_spots, carlini
 from robustutils.papers.blind_spot import objectives as blind_spot_objectives
+from robustutils.papers.blind_spot.dual import dual_margins
 from robustutils.papers.disentangling import attempts, fonts, latent, projection, strategies, vae_gan
 from robustutils.papers.disentangling import recipes as dis_recipes
 from robustutils.papers.ensemble import flips, subspaces
@@ -340,7 +341,7 @@ def measurements() -> dict[str, Callable[[], Tensor]]:
     low, high = (x - 0.05).clamp(0, 1), (x + 0.05).clamp(0, 1)
     return {
         "interval_margins": lambda: bounds.interval_margins(certified, low, high, y),
-        "dual_margins": lambda: bounds.dual_margins(certified, low, high, y),
+        "dual_margins": lambda: dual_margins(certified, low, high, y),
         "crown_ibp_margins": lambda: bounds.crown_ibp_margins(certified, low, high, y),
         "aligned": lambda: examples.aligned(digits.first(5), train, grid)["images"].flatten(1)[:, ::28],
         "nearest_targets": lambda: examples.laid_over(

@@ -14,7 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from robustutils import models, registry
-from robustutils.models import PreActBlock, Standardise
+from robustutils.models import PreActBlock
+from robustutils.papers.blind_spot.models import Standardise
 from robustutils.papers.disentangling.models import ResidualBlock
 from robustutils.papers.ensemble.models import Average, TanhPool
 from robustutils.papers.invariance.abs import AnalysisBySynthesis

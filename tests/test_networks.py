@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from robustutils import artifacts, evaluation, models, networks, speed, storage, training
 from robustutils.artifacts import VERSIONS, NotPublished, kept, later, shelf
 from robustutils.attacks import FGSM
-from robustutils.networks import Network, train, train_side_by_side
+from robustutils.data import Dataset
+from robustutils.networks import Network, train_side_by_side
 from robustutils.objectives import Clean
 from robustutils.papers.ensemble.family import Family
 from robustutils.papers.ensemble.models import eat_d
@@ -36,6 +37,10 @@ pytestmark = pytest.mark.usefixtures("weights")
 @pytest.fixture(scope="module")
 def few(digits):
     return digits.first(128)
+
+
+def train(recipe: Recipe, dataset: Dataset, *, seed: int = 0) -> nn.Module:
+    return Network(recipe, dataset, seed=seed)()
 
 
 def same_weights(a: nn.Module, b: nn.Module) -> bool:

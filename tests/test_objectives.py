@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from robustutils import models
 from robustutils.attacks import FGSM, PGD, RFGSM
-from robustutils.bounds import crown_ibp_margins, dual_margins, interval_margins
+from robustutils.bounds import crown_ibp_margins, interval_margins
 from robustutils.objectives import Adversarial, Certified, Clean, RampedAdversarial, Stages
+from robustutils.papers.blind_spot.dual import dual_margins
 from robustutils.papers.blind_spot.objectives import (
     Augmented,
     ScaledAndShifted,

@@ -6,7 +6,8 @@ from dataclasses import FrozenInstanceError
 import numpy as np
 import pytest
 
-from robustutils.outcomes import Conditional, Measurement, Outcomes, Ranking, highest, sequence
+from robustutils.outcomes import Measurement, Outcomes, Ranking, highest, sequence
+from robustutils.papers.disentangling.attempts import Conditional
 from robustutils.statistics import auroc, independent_difference, mean_interval, paired_difference, wilson
 
 

@@ -8,11 +8,12 @@ import torch
 
 from robustutils import models, recipes, registry, training
 from robustutils.attacks import PGD
-from robustutils.bounds import dual_margins, interval_margins
+from robustutils.bounds import interval_margins
 from robustutils.objectives import Adversarial, Certified, Clean, RampedAdversarial, Stages
 from robustutils.papers.blind_spot import recipes as blind_spot_recipes
+from robustutils.papers.blind_spot.dual import dual_margins
 from robustutils.papers.blind_spot.objectives import Augmented, Wasserstein
-from robustutils.papers.blind_spot.recipes import kolter_wong, wrm
+from robustutils.papers.blind_spot.recipes import halved_after_a_third, kolter_wong, wrm
 from robustutils.papers.ensemble.objectives import EnsembleAdversarial
 from robustutils.recipes import RECIPES, Recipe, recipe, recipe_in_seconds
 from robustutils.threats import Linf
@@ -140,7 +141,7 @@ def test_recipes_in_full_are_those_of_the_authors_code():
     assert recipe("natural_in_full") == one.replace(objective=Clean())
     certified = recipe("kolter_wong_in_full")
     assert (certified.architecture, certified.epochs, certified.batch_size) == ("kolter_wong_small", 60, 50)
-    assert (certified.learning_rate, certified.schedule) == (1e-3, training.halved_after_a_third)
+    assert (certified.learning_rate, certified.schedule) == (1e-3, halved_after_a_third)
     stages: Any = certified.objective
     (ramp_end, ramp), (_, full) = stages.stages
     assert ramp_end * certified.epochs == pytest.approx(20)

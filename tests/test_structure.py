@@ -25,12 +25,12 @@ CHAPTERS = sorted((ROOT / "chapters").glob("*.py"))
 PAPERS = sorted(path.name for path in (PACKAGE / "papers").iterdir() if (path / "__init__.py").exists())
 
 BUDGETS = {
-    "top": 5800,
+    "top": 5410,
     "book": 2870,
     "tools": 960,
     "papers/ensemble": 760,
-    "papers/disentangling": 2610,
-    "papers/blind_spot": 1320,
+    "papers/disentangling": 2700,
+    "papers/blind_spot": 1480,
     "papers/invariance": 1880,
 }
 """Most lines of each folder. A budget is raised by a commit that says what the new lines give a user."""

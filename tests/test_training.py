@@ -16,6 +16,8 @@ from torch import Tensor, nn
 from robustutils import artifacts, data, evaluation, models, speed, storage, training
 from robustutils.attacks import FGSM
 from robustutils.objectives import Clean
+from robustutils.papers.blind_spot.recipes import halved_after_a_third
+from robustutils.papers.disentangling.recipes import Exponential
 from robustutils.papers.ensemble.objectives import EnsembleAdversarial
 from robustutils.training import TrainingError, fit
 
@@ -482,7 +484,7 @@ def test_late_decay_is_full_until_the_last_twentieth_and_falls_in_a_straight_lin
 
 
 def test_halving_starts_ten_of_sixty_epochs_after_a_third():
-    rates = [training.halved_after_a_third(epoch / 60) for epoch in range(60)]
+    rates = [halved_after_a_third(epoch / 60) for epoch in range(60)]
     assert rates == [1.0] * 30 + [0.5] * 10 + [0.25] * 10 + [0.125] * 10
 
 
@@ -508,10 +510,10 @@ def test_training_in_bfloat16_ends_where_float32_does(digits):
 
 
 def test_the_exponential_schedule_decays_within_epochs_and_is_ahead_by_one():
-    schedule = training.Exponential(decay=0.95, epochs=20)
+    schedule = Exponential(decay=0.95, epochs=20)
     for epoch, share in ((0, 0.0), (0, 0.5), (7, 0.3), (19, 0.9)):
         assert schedule((epoch + share) / 20) == pytest.approx(0.95 ** (epoch + 1 + share))
-    other = training.Exponential(decay=0.9, epochs=30)
+    other = Exponential(decay=0.9, epochs=30)
     assert other(0.5) == pytest.approx(0.9**16)
     assert artifacts.describe(schedule) != artifacts.describe(other), "recipes are known by it"
 
@@ -519,4 +521,4 @@ def test_the_exponential_schedule_decays_within_epochs_and_is_ahead_by_one():
 @pytest.mark.parametrize(("decay", "epochs"), [(0.0, 20), (-0.9, 20), (1.1, 20), (math.nan, 20), (0.95, 0)])
 def test_an_exponential_schedule_out_of_range_is_refused(decay, epochs):
     with pytest.raises(ValueError, match=rf"decay={decay}, epochs={epochs}: decay must lie in \(0, 1\]"):
-        training.Exponential(decay=decay, epochs=epochs)
+        Exponential(decay=decay, epochs=epochs)

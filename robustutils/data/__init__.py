@@ -130,10 +130,15 @@ def _read_emnist(name: str, split: str, root: Path) -> Dataset:
     return Dataset.from_pixels(name, split, pixels, source.targets, _DIGITS)
 
 
+def _channels_last(name: str, split: str, pixels: np.ndarray, labels: Any, classes: Sequence[str]) -> Dataset:
+    """The data set of uint8 pixels [N, H, W, C]."""
+    channels_first = torch.from_numpy(pixels).permute(0, 3, 1, 2)
+    return Dataset.from_pixels(name, split, channels_first, torch.as_tensor(labels), tuple(classes))
+
+
 def _read_cifar10(name: str, split: str, root: Path) -> Dataset:
     source = datasets.CIFAR10(root, train=split == "train")
-    pixels = torch.from_numpy(source.data).permute(0, 3, 1, 2).contiguous()
-    return Dataset.from_pixels(name, split, pixels, torch.tensor(source.targets), tuple(source.classes))
+    return _channels_last(name, split, source.data, source.targets, source.classes)
 
 
 def _decode(
@@ -149,13 +154,6 @@ def _decode(
         pixels[row] = np.asarray(image)
         targets.append(target)
     return pixels, targets
-
-
-def _from_decoded(
-    name: str, split: str, pixels: np.ndarray, labels: Any, classes: tuple[str, ...]
-) -> Dataset:
-    channels_first = torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous()
-    return Dataset.from_pixels(name, split, channels_first, torch.as_tensor(labels), classes)
 
 
 def _read_gtsrb(name: str, split: str, root: Path) -> Dataset:
@@ -179,7 +177,7 @@ def _read_gtsrb(name: str, split: str, root: Path) -> Dataset:
             f"{root / 'gtsrb'} is damaged: the SHA-256 of the {split} pixels is {found}, "
             f"published is {expected}. It was left as it is; delete it and provide it anew."
         )
-    return _from_decoded(name, split, pixels, labels, tuple(str(sign) for sign in range(43)))
+    return _channels_last(name, split, pixels, labels, [str(sign) for sign in range(43)])
 
 
 def _read_celeba(name: str, split: str, root: Path) -> Dataset:
@@ -194,7 +192,7 @@ def _read_celeba(name: str, split: str, root: Path) -> Dataset:
     files = [str(root / "celeba" / "img_align_celeba" / file) for file in source.filename]
     pixels, attributes = _decode(source, indices, files, (56, 48))
     male = torch.stack(attributes)[:, source.attr_names.index("Male")]
-    return _from_decoded(name, split, pixels, male, ("not male", "male"))
+    return _channels_last(name, split, pixels, male, ("not male", "male"))
 
 
 def _read_imagenet(name: str, split: str, root: Path) -> Dataset:
@@ -207,7 +205,7 @@ def _read_imagenet(name: str, split: str, root: Path) -> Dataset:
     count = min(len(source), IMAGENET_LIMIT)
     indices = [index * len(source) // count for index in range(count)]
     pixels, labels = _decode(source, indices, [file for file, _ in source.samples], (299, 299))
-    return _from_decoded(name, split, pixels, labels, tuple(names[0] for names in source.classes))
+    return _channels_last(name, split, pixels, labels, [names[0] for names in source.classes])
 
 
 _MNIST: dict[str, tuple[Any, tuple[str, ...]]] = {

@@ -2,9 +2,9 @@
 
 import math
 
-from torch import nn
+from torch import Tensor, nn
 
-from robustutils.models import PreActBlock, Standardise, glorot, kolter_wong_small
+from robustutils.models import PreActBlock, glorot, kolter_wong_small
 
 
 def kolter_wong_cifar(classes: int = 10) -> nn.Module:
@@ -35,6 +35,15 @@ def wrm_mnist(classes: int = 10) -> nn.Module:
     bound = math.sqrt(6 / (8 * 8 * (1 + 64)))  # Glorot's, of the 8x8 layer
     nn.init.uniform_(model[2].weight, -bound, bound)  # type: ignore[arg-type]
     return model
+
+
+class Standardise(nn.Module):
+    """Each image to mean 0 and standard deviation 1, the latter at least 1 / sqrt(its numbers) (Madry et al. 2018)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        centred = x - x.mean((1, 2, 3), keepdim=True)
+        variance = centred.square().mean((1, 2, 3), keepdim=True)
+        return centred / variance.clamp_min(1 / x[0].numel()).sqrt()
 
 
 def preact_resnet18(classes: int = 10) -> nn.Module:

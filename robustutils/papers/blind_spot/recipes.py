@@ -3,9 +3,9 @@
 import torch
 
 from robustutils import recipes, training
-from robustutils.attacks import PGD
-from robustutils.bounds import dual_margins, interval_margins
-from robustutils.objectives import Adversarial, Certified, Clean, Stages
+from robustutils.bounds import interval_margins
+from robustutils.objectives import Adversarial, Certified, Clean, Stages, training_pgd
+from robustutils.papers.blind_spot.dual import dual_margins
 from robustutils.papers.blind_spot.objectives import Augmented, Wasserstein
 from robustutils.recipes import Recipe
 from robustutils.threats import Linf
@@ -16,14 +16,7 @@ def madry_colour(*, flip: bool) -> Recipe:
 
     A PreActResNet-18 and Adam stand in for the WRN-32-10, momentum and 80,000 steps of the authors (BS, Figures 3, 9).
     """
-    attack = PGD(
-        threat=Linf(eps=8 / 255),
-        steps=10,
-        step_size=2 / 255,
-        keep_best=False,
-        drop_fooled=False,
-        dtype=torch.bfloat16,
-    )
+    attack = training_pgd(Linf(eps=8 / 255), 10, 2 / 255, torch.bfloat16)
     return Recipe(
         architecture="preact_resnet18",
         objective=Augmented(objective=Adversarial(attack=attack), pad=2, flip=flip),
@@ -60,6 +53,11 @@ def kolter_wong(eps: float) -> Recipe:
     )
 
 
+def halved_after_a_third(progress: float) -> float:
+    """A learning-rate schedule: full for a third of the training, then halved after each further sixth."""
+    return 0.5 ** max(0, int(6 * progress + 1e-9) - 2)
+
+
 def kolter_wong_in_full(eps: float) -> Recipe:
     """Wong & Kolter (2018) as their code has it: 60 epochs on the dual bound, its radius rising to eps over the first 20."""
     return Recipe(
@@ -72,7 +70,7 @@ def kolter_wong_in_full(eps: float) -> Recipe:
         ),
         epochs=60,
         batch_size=50,
-        schedule=training.halved_after_a_third,
+        schedule=halved_after_a_third,
     )
 
 

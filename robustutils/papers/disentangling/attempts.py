@@ -1,15 +1,18 @@
 """Attacks over codes, several times on each point of a data set: what they find, how far it is, and how often (DIS, 3.1)."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Self
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from robustutils.attacks import evaluation_mode
-from robustutils.outcomes import Conditional
+from robustutils.outcomes import Measurement
 from robustutils.papers.disentangling.latent import Ascent, Coded, Found, answers, within
 from robustutils.speed import device_of
+from robustutils.statistics import mean_interval, wilson
 
 BATCH = 500
 """Points that are attacked at a time: up to rounding, it does not change what is found."""
@@ -188,6 +191,70 @@ def _generator(*key: int) -> torch.Generator:
 
 
 # ---- what counts ----
+
+
+@dataclass(frozen=True, eq=False)
+class Conditional:
+    """Numbers [S, N] of which those count where ``counts`` is true, bool [S, N]: each seed has examples of its own.
+
+    So a success rate counts the examples that the network of a seed classifies correctly. Test-set intervals take the
+    fewest that any seed has; the numbers are percentages where ``percent``.
+
+    Raises:
+        ValueError: the shapes differ, or a seed has no example that counts.
+    """
+
+    values: np.ndarray
+    counts: np.ndarray
+    seeds: Sequence[int]
+    percent: bool = True
+
+    def __post_init__(self) -> None:
+        if self.values.shape != self.counts.shape or len(self.values) != len(self.seeds):
+            raise ValueError(
+                f"numbers {list(self.values.shape)} and counts {list(self.counts.shape)} of {len(self.seeds)} seeds"
+            )
+        if not self.counts.any(axis=1).all():
+            raise ValueError("no example of a seed counts")
+
+    def of_seeds(self, seeds: Sequence[int]) -> Self:
+        """The same of some of its seeds."""
+        rows = [self.seeds.index(seed) for seed in seeds]
+        return replace(self, values=self.values[rows], counts=self.counts[rows], seeds=seeds)
+
+    @property
+    def per_seed(self) -> np.ndarray:
+        """The mean of each seed's examples, float [S]."""
+        return np.array([row[counts].mean() for row, counts in zip(self.values, self.counts, strict=True)])
+
+    def measured(self, reference: Self | None = None) -> Measurement:
+        """The mean over seeds. Its interval over examples: Wilson's for percentages, else Student's t of the first seed."""
+        if reference is not None:
+            raise ValueError("a conditional rate has no paired reference")
+        each, n = self.per_seed, int(self.counts.sum(axis=1).min())
+        value = float(each.mean())
+        if self.percent:
+            ci95: Any = tuple(100 * end for end in wilson(value / 100 * n, n))
+        else:
+            low, high = mean_interval(self.values[0][self.counts[0]])
+            ci95 = (low - each[0] + value, high - each[0] + value)
+        kept = np.where(self.counts, self.values, 0)
+        return Measurement(
+            value, ci95, n, self.seeds, per_seed=each, outcomes={"values": kept, "counts": self.counts}
+        )
+
+    def __sub__(self, other: Self) -> Measurement:
+        """The difference of two means on the seeds that both have, as if of different examples.
+
+        Raises: ValueError where they have no seed in common.
+        """
+        seeds = [seed for seed in self.seeds if seed in other.seeds]
+        if not seeds:
+            raise ValueError("the two have no seed in common")
+        one, two = self.of_seeds(seeds), other.of_seeds(seeds)
+        mine, yours = one.measured(), two.measured()
+        outcomes = dict(mine.outcomes) | {f"other {name}": part for name, part in yours.outcomes.items()}
+        return mine.apart(yours, seeds, per_seed=one.per_seed - two.per_seed, outcomes=outcomes)
 
 
 def success(

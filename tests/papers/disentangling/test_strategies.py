@@ -451,4 +451,4 @@ def test_a_training_set_in_another_order_than_its_codes_is_noticed():
     shuffled: Dataset = data.take(torch.arange(19, -1, -1))
     recipe = recipes.on_manifold(data, 1).replace(epochs=1, batch_size=10)
     with pytest.raises(ValueError, match="not those of the training set"):
-        networks.train(recipe, shuffled)
+        networks.Network(recipe, shuffled)()

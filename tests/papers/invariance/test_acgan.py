@@ -230,7 +230,7 @@ def test_training_uses_the_moments_of_the_recipe(few, monkeypatch):
     monkeypatch.setattr(torch.optim, "Adam", noted)
     for name in ("acgan", "acgan_in_full"):
         short = recipe(name).replace(architecture="acgan_mnist_narrow", epochs=1, batch_size=20)
-        networks.train(short, few)
+        networks.Network(short, few)()
     assert seen == [(0.5, 0.9)] * 2, "with (0.9, 0.999) the generator goes black"
 
 
