@@ -379,7 +379,6 @@ GOOD = {"images": torch.zeros(2, 1, 28, 28), "targets": torch.tensor([0, 9])}
         ({"targets": torch.tensor([-1, 3])}, "targets from -1 to 3"),
         ({"restarts": 0}, "restarts=0"),
         ({"steps": -1}, "steps=-1"),
-        ({"learning_rate": 0.0}, "learning_rate=0.0"),
     ],
 )
 def test_bad_input_is_refused(changes, message):
