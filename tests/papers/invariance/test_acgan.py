@@ -339,7 +339,6 @@ def test_scores_do_not_depend_on_the_batch_and_repeat(contrast, monkeypatch):
     monkeypatch.setattr(acgan, "ROWS", 7)
     split = score(contrast, images, labels, **settings)
     torch.testing.assert_close(split, whole, rtol=1e-3, atol=0)  # rounding turns signs of l1 gradients
-    assert not torch.equal(score(contrast, images, labels, **settings, seed=1), whole)
 
 
 def test_scoring_leaves_the_network_and_the_callers_generator_alone(contrast):
