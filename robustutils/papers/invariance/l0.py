@@ -6,6 +6,7 @@ The adversary may set a pixel to any value in [0, 1]; what counts is how many it
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -27,10 +28,7 @@ def l0_distance(x: Tensor, x_adv: Tensor) -> Tensor:
 class _FewPixels:
     """An attack that may use all of the box and is called like any other; :meth:`_search` is its own."""
 
-    @property
-    def threat(self) -> Linf:
-        """All of the box."""
-        return BOX
+    threat: ClassVar[Linf] = BOX
 
     @guarded
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor, generator: None) -> Tensor:
