@@ -126,11 +126,10 @@ def embed(
     """
     _check_rows(test, train)
     count = len(train) + len(test)
-    if not 0 < perplexity < count:
-        raise ValueError(f"perplexity={perplexity} must be positive and below the number of rows, {count}")
-    if min(components, train.shape[1]) < 2:
+    if not 0 < perplexity < count or min(components, train.shape[1]) < 2:
         raise ValueError(
-            f"an embedding needs two components or more, got components={components} and rows of {train.shape[1]}"
+            f"perplexity={perplexity} must be positive and below the number of rows, {count}, and two components be "
+            f"there, got components={components} and rows of {train.shape[1]}"
         )
     rows = torch.cat([train, test]).cpu()
     points = artifacts.kept(_embed, rows, seed, float(perplexity), components, dimension)

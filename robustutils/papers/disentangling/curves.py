@@ -9,6 +9,7 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from scipy import stats
@@ -67,12 +68,9 @@ class Estimate:
 
     def measured(self) -> Measurement:
         """The number as a row; where several seeds have one, the effect is their mean, with its interval over seeds."""
-        if len(self.per_seed) < 2:
-            return Measurement(self.value, self.ci95, self.n, list(self.per_seed) or [0])
         each = list(self.per_seed.values())
-        return Measurement(
-            self.value, self.ci95, self.n, list(self.per_seed), effect=np.mean(each), effect_per_seed=each
-        )
+        effect: Any = {"effect": np.mean(each), "effect_per_seed": each} if len(each) > 1 else {}
+        return Measurement(self.value, self.ci95, self.n, list(self.per_seed) or [0], **effect)
 
 
 @dataclass(frozen=True)

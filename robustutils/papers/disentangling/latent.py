@@ -120,14 +120,12 @@ def check_inputs(codes: Tensor, bases: Tensor, labels: Tensor, noise: Tensor) ->
         ValueError: they have other types or do not fit each other.
     """
     n = len(codes)
-    if n == 0 or codes.dtype != torch.float32 or labels.shape != (n,) or labels.dtype != torch.int64:
+    of_types = n > 0 and (codes.dtype, labels.dtype) == (torch.float32, torch.int64)
+    if not of_types or len(bases) != n or labels.shape != (n,) or noise.shape != codes.shape:
         raise ValueError(
-            f"codes must be float32 [N, ...] with N > 0 and labels int64 [N], got {codes.dtype} "
-            f"{list(codes.shape)} and {labels.dtype} {list(labels.shape)}"
-        )
-    if len(bases) != n or noise.shape != codes.shape:
-        raise ValueError(
-            f"{n} codes {list(codes.shape)} with {len(bases)} bases and a start of {list(noise.shape)}"
+            "codes must be float32 [N, ...] with N > 0, labels int64 [N], bases as many and the start like the codes, got "
+            f"{codes.dtype} {list(codes.shape)} and {labels.dtype} {list(labels.shape)} with {len(bases)} bases "
+            f"and a start of {list(noise.shape)}"
         )
 
 
@@ -330,7 +328,6 @@ class CarliniAscent(Ascent):
 
     eps: float = 1.5
     steps: int = 120
-    learning_rate: float = 0.005
     norm: str = "l2"
     confidence: float = 3.0
 
