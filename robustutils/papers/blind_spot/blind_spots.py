@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from robustutils import flags
 from robustutils.artifacts import Call, kept, later
-from robustutils.attacks import PGD, admitted, ascend, evaluation_mode, margin
+from robustutils.attacks import PGD, ascend, guarded, margin
 from robustutils.data import Dataset
 from robustutils.evaluation import AttackResult, Model, adversarial, correct, evaluate
 from robustutils.outcomes import Outcomes
@@ -92,32 +92,28 @@ class FixedRadius:
             return self.threat.project(x, 0.5 - x)
         return self.threat.start(x, generator)
 
-    def __call__(
-        self, model: nn.Module, x: Tensor, y: Tensor, generator: torch.Generator | None = None
-    ) -> Tensor:
+    @guarded
+    def __call__(self, model: nn.Module, x: Tensor, y: Tensor, generator: torch.Generator) -> Tensor:
         """Every start on what is left; an image that withstands all keeps the last attempt."""
-        generator = generator or torch.Generator().manual_seed(self.seed)
-        with evaluation_mode(model):
-            x, y = admitted(model, x, y)
-            result, left = x.clone(), torch.arange(len(x), device=x.device)
-            for attempt in range(2 + self.restarts):
-                result[left] = ascend(
-                    model,
-                    x[left],
-                    y[left],
-                    threat=self.threat,
-                    delta=self.start(x[left], attempt, generator),
-                    steps=self.steps,
-                    step_size=self.threat.eps / 10,
-                    loss=margin,
-                    drop_fooled=True,
-                    keep_best=False,
-                    dtype=self.dtype,
-                )
-                with torch.no_grad():
-                    left = left[model(result[left]).argmax(1) == y[left]]
-                if len(left) == 0:
-                    break
+        result, left = x.clone(), torch.arange(len(x), device=x.device)
+        for attempt in range(2 + self.restarts):
+            result[left] = ascend(
+                model,
+                x[left],
+                y[left],
+                threat=self.threat,
+                delta=self.start(x[left], attempt, generator),
+                steps=self.steps,
+                step_size=self.threat.eps / 10,
+                loss=margin,
+                drop_fooled=True,
+                keep_best=False,
+                dtype=self.dtype,
+            )
+            with torch.no_grad():
+                left = left[model(result[left]).argmax(1) == y[left]]
+            if len(left) == 0:
+                break
         return result
 
 
@@ -156,14 +152,7 @@ class Cell:
 
 
 def attack_cell(
-    model: Model,
-    attack: FixedRadius,
-    dataset: Dataset,
-    *,
-    alpha: float,
-    beta: float,
-    n: int,
-    batch_size: int = 500,
+    model: Model, attack: FixedRadius, dataset: Dataset, *, alpha: float, beta: float, n: int
 ) -> Cell:
     """Scale and shift a data set and attack the first ``n`` images that are still classified correctly.
 
@@ -185,7 +174,7 @@ def attack_cell(
 
     def successes(attack: FixedRadius, chosen: Tensor) -> Tensor:
         moved = transformed(dataset.take(chosen), alpha, beta)
-        found = evaluate(model, attack, moved, batch_size=batch_size)
+        found = evaluate(model, attack, moved)
         raised.update(dict.fromkeys(found.flags))
         return ~found.attacked
 

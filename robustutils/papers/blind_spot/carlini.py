@@ -9,12 +9,13 @@ nearer result counts.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from robustutils.artifacts import Call, later
-from robustutils.attacks import PGD, SURE, admitted, evaluation_mode, margin
+from robustutils.attacks import PGD, SURE, evaluation_mode, guarded, margin, wide
 from robustutils.data import Dataset
 from robustutils.evaluation import Model, adversarial, correct
 from robustutils.speed import FastInputGradients, autocast, device_of, exact
@@ -48,16 +49,18 @@ class _Rows:
         self.steps = self.steps + 1
         self.first = torch.lerp(gradient, self.first, 0.9)
         self.second = torch.lerp(gradient.square(), self.second, 0.999)
-        scale = (self.second / _wide(1 - 0.999**self.steps)).sqrt() + 1e-8
-        moved = self.w - self.attack.learning_rate * self.first / _wide(1 - 0.9**self.steps) / scale
+        scale = (self.second / wide(1 - 0.999**self.steps, self.w)).sqrt() + 1e-8
+        moved = self.w - self.attack.learning_rate * self.first / wide(1 - 0.9**self.steps, self.w) / scale
         due = self.iteration % max(1, self.attack.iterations // 10) == 0
         over = self.iteration == self.attack.iterations - 1
         if self.attack.abort_early:
             over = over | (due & (loss >= 0.9999 * self.reference))
         self.reference = torch.where(due, loss, self.reference)
         anew, done = self.advance(fools, size, due, over)
-        self.w = torch.where(_wide(anew), self.start, moved)
-        self.first, self.second = (part.masked_fill(_wide(anew), 0) for part in (self.first, self.second))
+        self.w = torch.where(wide(anew, moved), self.start, moved)
+        self.first, self.second = (
+            part.masked_fill(wide(anew, part), 0) for part in (self.first, self.second)
+        )
         self.steps = self.steps.masked_fill(anew, 0)
         self.iteration = (self.iteration + 1).masked_fill(anew | over, 0)
         self.reference = self.reference.masked_fill(anew | over, torch.inf)
@@ -89,13 +92,13 @@ class LinfRows(_Rows):
         self.tau = torch.ones_like(self.c)
 
     def penalty(self, delta: Tensor) -> Tensor:
-        return (delta.abs() - _wide(self.tau)).clamp_min(0).flatten(1).sum(1)
+        return (delta.abs() - wide(self.tau, delta)).clamp_min(0).flatten(1).sum(1)
 
     def wanted(self, loss: Tensor, size: Tensor) -> Tensor:
         return loss < 1e-4 * self.c
 
     def advance(self, fools: Tensor, size: Tensor, due: Tensor, over: Tensor) -> tuple[Tensor, Tensor]:
-        self.start = torch.where(_wide(fools), self.w, self.start)
+        self.start = torch.where(wide(fools, self.w), self.w, self.start)
         self.tau = torch.where(fools, 0.9 * torch.minimum(self.tau, size), self.tau)
         self.c = torch.where(over & ~fools, 2 * self.c, self.c)
         return fools, (self.c > self.attack.largest_c) | (self.tau <= 1 / 256)
@@ -126,11 +129,6 @@ class _L2Rows(_Rows):
         return over, self.left == 0
 
 
-def _wide(values: Tensor) -> Tensor:
-    """[N] as [N, 1, 1, 1]."""
-    return values.view(-1, 1, 1, 1)
-
-
 @dataclass(frozen=True, kw_only=True)
 class _Carlini:
     """What both attacks share."""
@@ -149,27 +147,18 @@ class _Carlini:
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name}={getattr(self, name)}: must be positive")
 
-    @property
-    def threat(self) -> Linf | L2:
-        """All of the box: the norm is what the attack keeps small."""
-        raise NotImplementedError
+    threat: ClassVar[Linf | L2]
+    """All of the box: the norm is what the attack keeps small."""
+    rows: ClassVar[type[_Rows]]
 
-    def rows(self, x: Tensor, y: Tensor, start: Tensor) -> _Rows:
-        """The searches at their beginning."""
-        raise NotImplementedError
-
-    def __call__(
-        self, model: nn.Module, x: Tensor, y: Tensor, generator: torch.Generator | None = None
-    ) -> Tensor:
+    @guarded
+    def __call__(self, model: nn.Module, x: Tensor, y: Tensor, generator: torch.Generator) -> Tensor:
         """Search from noise around x and from mid-grey; x itself where it is misclassified or nothing was found."""
-        generator = generator or torch.Generator().manual_seed(self.seed)
-        with evaluation_mode(model):
-            x, y = admitted(model, x, y)
-            noise = NOISE * torch.randn(x.shape, generator=generator).to(x.device)
-            with exact(x):
-                left = (model(x).argmax(1) == y).nonzero().squeeze(1)
-            starts = torch.cat([(x + noise).clamp(0, 1)[left], torch.full_like(x, 0.5)[left]])
-            images, distances = self.search(model, x[left].repeat(2, 1, 1, 1), y[left].repeat(2), starts)
+        noise = NOISE * torch.randn(x.shape, generator=generator).to(x.device)
+        with exact(x):
+            left = (model(x).argmax(1) == y).nonzero().squeeze(1)
+        starts = torch.cat([(x + noise).clamp(0, 1)[left], torch.full_like(x, 0.5)[left]])
+        images, distances = self.search(model, x[left].repeat(2, 1, 1, 1), y[left].repeat(2), starts)
         nearer = distances.view(2, -1).argmin(0)
         result = x.clone()
         result[left] = images.view(2, len(left), *x.shape[1:])[nearer, torch.arange(len(left))]
@@ -181,7 +170,7 @@ class _Carlini:
         Where nothing is found it is ``x``, at distance inf. The model must be in evaluation mode. Under bfloat16 an
         image counts only if it fools in float32; the rounding error seen there corrects the row's later margins.
         """
-        rows = self.rows(x, y, start)
+        rows = self.rows(self, x, y, start)
         images, distances = x.clone(), torch.full((len(x),), torch.inf, device=x.device)
         with torch.enable_grad(), FastInputGradients(), autocast(x.device, self.dtype):
             while len(rows.y):
@@ -196,7 +185,7 @@ class _Carlini:
                     if self.dtype != torch.float32:
                         fools = _confirmed(model, rows, made, gain, fools)
                     nearer = fools & (size < rows.distance)
-                    rows.best = torch.where(_wide(nearer), made, rows.best)
+                    rows.best = torch.where(wide(nearer, made), made, rows.best)
                     rows.distance = torch.where(nearer, size, rows.distance)
                     done = rows.step(gradient, loss, fools, size)
                     if done.any():
@@ -205,7 +194,7 @@ class _Carlini:
                         rows.keep(~done)
         with exact(x):
             lost = margin(model(images), y) <= 0 if len(x) else distances.isinf()
-            return torch.where(_wide(lost), x, images), distances.masked_fill(lost, torch.inf)
+            return torch.where(wide(lost, x), x, images), distances.masked_fill(lost, torch.inf)
 
 
 def _confirmed(model: nn.Module, rows: _Rows, made: Tensor, gain: Tensor, fools: Tensor) -> Tensor:
@@ -234,18 +223,13 @@ class CarliniLinf(_Carlini):
     learning_rate: float = 5e-3
     initial_c: float = 1e-5
     largest_c: float = 20.0
+    threat = Linf(eps=1.0)
+    rows = LinfRows
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if not self.largest_c >= self.initial_c:
             raise ValueError(f"largest_c={self.largest_c}: must not be below initial_c={self.initial_c}")
-
-    @property
-    def threat(self) -> Linf:
-        return Linf(eps=1.0)
-
-    def rows(self, x: Tensor, y: Tensor, start: Tensor) -> _Rows:
-        return LinfRows(self, x, y, start)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -262,18 +246,13 @@ class CarliniL2(_Carlini):
     learning_rate: float = 1e-2
     initial_c: float = 1e-3
     binary_steps: int = 9
+    threat = L2(eps=float("inf"))
+    rows = _L2Rows
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.binary_steps < 1:
             raise ValueError(f"binary_steps={self.binary_steps}: at least 1 is needed")
-
-    @property
-    def threat(self) -> L2:
-        return L2(eps=float("inf"))
-
-    def rows(self, x: Tensor, y: Tensor, start: Tensor) -> _Rows:
-        return _L2Rows(self, x, y, start)
 
 
 @dataclass(frozen=True, eq=False)
@@ -316,10 +295,10 @@ def shortened(model: nn.Module, x: Tensor, y: Tensor, x_adv: Tensor, *, halvings
     with evaluation_mode(model), exact(x):
         for _ in range(halvings):
             middle = (stands + fools) / 2
-            fooled = margin(model(torch.lerp(x, x_adv, _wide(middle))), y) > SURE
+            fooled = margin(model(torch.lerp(x, x_adv, wide(middle, x))), y) > SURE
             stands, fools = torch.where(fooled, stands, middle), torch.where(fooled, middle, fools)
-        nearer = torch.lerp(x, x_adv, _wide(fools))
-        return torch.where(_wide(margin(model(x_adv), y) > 0), nearer, x_adv).cpu()
+        nearer = torch.lerp(x, x_adv, wide(fools, x))
+        return torch.where(wide(margin(model(x_adv), y) > 0, x), nearer, x_adv).cpu()
 
 
 LADDER = tuple(0.02 * 1.05**k for k in range(80))

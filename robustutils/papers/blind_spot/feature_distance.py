@@ -7,7 +7,6 @@ divergence of their densities there (BS, section 3.1: equations 2 and 3, Table 1
 import math
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -127,11 +126,10 @@ def embed(
     """
     _check_rows(test, train)
     count = len(train) + len(test)
-    if not 0 < perplexity < count:
-        raise ValueError(f"perplexity={perplexity} must be positive and below the number of rows, {count}")
-    if min(components, train.shape[1]) < 2:
+    if not 0 < perplexity < count or min(components, train.shape[1]) < 2:
         raise ValueError(
-            f"an embedding needs two components or more, got components={components} and rows of {train.shape[1]}"
+            f"perplexity={perplexity} must be positive and below the number of rows, {count}, and two components be "
+            f"there, got components={components} and rows of {train.shape[1]}"
         )
     rows = torch.cat([train, test]).cpu()
     points = artifacts.kept(_embed, rows, seed, float(perplexity), components, dimension)
@@ -160,21 +158,6 @@ def _embed(rows: Tensor, seed: int, perplexity: float, components: int, dimensio
     return torch.from_numpy(np.asarray(points, dtype=np.float32))
 
 
-@dataclass(frozen=True)
-class Divergence:
-    """Kullback-Leibler divergence of test from training density, averaged over classes.
-
-    ``truncated`` integrates the densities as they are over the bounding box of all points and can be negative,
-    ``renormalised`` lets both sum to one over it and cannot. ``per_class`` holds the truncated value of each
-    class; ``left_out`` names the classes without a density: fewer than 3 points, or all on a line.
-    """
-
-    truncated: float
-    renormalised: float
-    per_class: dict[int, float]
-    left_out: tuple[int, ...]
-
-
 def divergence(
     train: Tensor,
     test: Tensor,
@@ -184,8 +167,11 @@ def divergence(
     grid: int = 200,
     bandwidth: float = 1.0,
     floor: float = _LEAST_DENSITY,
-) -> Divergence:
+) -> tuple[float, float, list[int]]:
     """The integral of p_train log(p_train / p_test) over V for points [M, d] and [N, d]; BS, equation 3.
+
+    The mean over classes, truncated, of the densities as they are over V, which can be negative, and renormalised, where
+    both sum to one over it; then the classes left out, without a density: fewer than 3 points, or all on a line.
 
     For each class both densities are Gaussian kernel estimates (``bandwidth`` times Scott's), taken at the centres of
     ``grid`` cells a side of the bounding box V of all points of all classes, and at least ``floor``.
@@ -205,23 +191,19 @@ def divergence(
     steps = (torch.arange(grid, dtype=torch.float64) + 0.5) / grid
     cells = torch.cartesian_prod(*[steps] * dimension).view(-1, dimension) * (high - low) + low
     area = float((high - low).prod()) / grid**dimension
-    truncated: dict[int, float] = {}
-    renormalised: dict[int, float] = {}
-    left_out: list[int] = []
-    for label in map(int, torch.cat([train_labels, test_labels]).unique()):
+    truncated, renormalised, left_out = [], [], []
+    for label in torch.cat([train_labels, test_labels]).unique().tolist():
         p = density(train[train_labels == label], cells, bandwidth)
         q = density(test[test_labels == label], cells, bandwidth)
         if p is None or q is None:
             left_out.append(label)
             continue
-        truncated[label] = area * _relative_entropy(p, q, floor)
-        renormalised[label] = _relative_entropy(p / p.sum(), q / q.sum(), floor)
+        truncated.append(area * _relative_entropy(p, q, floor))
+        renormalised.append(_relative_entropy(p / p.sum(), q / q.sum(), floor))
     if not truncated:
         raise ValueError(f"none of the classes {left_out} has a density: 3 points or more, not on a line")
     count = len(truncated)
-    return Divergence(
-        sum(truncated.values()) / count, sum(renormalised.values()) / count, truncated, tuple(left_out)
-    )
+    return sum(truncated) / count, sum(renormalised) / count, left_out
 
 
 def _relative_entropy(p: Tensor, q: Tensor, floor: float) -> float:
@@ -327,12 +309,11 @@ def divergences(
         )
         near, others_near = together[: len(rows[0])], together[len(rows[0]) :]
         how = {"grid": grid, "bandwidth": bandwidth, "floor": floor}
-        ours = divergence(near, far, known[0], known[2], **how)  # type: ignore[arg-type]
-        itself = divergence(near, others_near, known[0], known[1], **how)  # type: ignore[arg-type]
-        found["truncated"].append(ours.truncated)
-        found["renormalised"].append(ours.renormalised)
-        found["itself"].append(itself.truncated)
-        left_out += ours.left_out
+        *ours, without = divergence(near, far, known[0], known[2], **how)  # type: ignore[arg-type]
+        itself, *_ = divergence(near, others_near, known[0], known[1], **how)  # type: ignore[arg-type]
+        for kind, value in zip(found, (*ours, itself), strict=True):
+            found[kind].append(value)
+        left_out += without
     means = {
         kind: torch.tensor(values, dtype=torch.float64).mean(0, keepdim=True)
         for kind, values in found.items()

@@ -65,8 +65,4 @@ def preact_resnet18(classes: int = 10) -> nn.Module:
     )
 
 
-ARCHITECTURES = {
-    "kolter_wong_cifar": kolter_wong_cifar,
-    "preact_resnet18": preact_resnet18,
-    "wrm_mnist": wrm_mnist,
-}
+ARCHITECTURES = {build.__name__: build for build in (kolter_wong_cifar, preact_resnet18, wrm_mnist)}

@@ -95,10 +95,8 @@ class Augmented:
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor, progress: float) -> Tensor:
         n, _, height, width = x.shape
         top, left = torch.randint(2 * self.pad + 1, (2, n, 1)).to(x.device)
-        rows, columns = (
-            torch.arange(height, device=x.device) + top,
-            torch.arange(width, device=x.device) + left,
-        )
+        rows = torch.arange(height, device=x.device) + top
+        columns = torch.arange(width, device=x.device) + left
         if self.flip:
             mirrored = torch.rand(n, 1).to(x.device) < 0.5
             columns = torch.where(mirrored, columns.flip(1), columns)

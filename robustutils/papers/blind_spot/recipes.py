@@ -1,5 +1,7 @@
 """How the defences that BS alone attacks are trained."""
 
+import dataclasses
+
 import torch
 
 from robustutils import recipes, training
@@ -39,14 +41,11 @@ def kolter_wong(eps: float) -> Recipe:
     Before that, interval bounds of a radius that rises from 0 to eps / 2: on this network about as loose as the
     dual bound at eps, and 200 times as fast.
     """
+    on_intervals = Certified(margins=interval_margins, eps=eps / 2, start=0.0)
+    on_dual = Certified(margins=dual_margins, eps=eps, start=eps)
     return Recipe(
         architecture="kolter_wong_small",
-        objective=Stages(
-            (
-                (0.95, Certified(margins=interval_margins, eps=eps / 2, start=0.0)),
-                (1.0, Certified(margins=dual_margins, eps=eps, start=eps)),
-            )
-        ),
+        objective=Stages(((0.95, on_intervals), (1.0, on_dual))),
         epochs=12,
         batch_size=50,
         schedule=training.late_decay,
@@ -60,18 +59,9 @@ def halved_after_a_third(progress: float) -> float:
 
 def kolter_wong_in_full(eps: float) -> Recipe:
     """Wong & Kolter (2018) as their code has it: 60 epochs on the dual bound, its radius rising to eps over the first 20."""
-    return Recipe(
-        architecture="kolter_wong_small",
-        objective=Stages(
-            (
-                (1 / 3, Certified(margins=dual_margins, eps=eps, start=eps / 10)),
-                (1.0, Certified(margins=dual_margins, eps=eps, start=eps)),
-            )
-        ),
-        epochs=60,
-        batch_size=50,
-        schedule=halved_after_a_third,
-    )
+    rising = Certified(margins=dual_margins, eps=eps, start=eps / 10)
+    stages = ((1 / 3, rising), (1.0, dataclasses.replace(rising, start=eps)))
+    return kolter_wong(eps).replace(objective=Stages(stages), epochs=60, schedule=halved_after_a_third)
 
 
 def wrm(*, epochs: int = 25, dtype: torch.dtype = torch.float32) -> Recipe:

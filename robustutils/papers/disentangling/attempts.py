@@ -58,11 +58,7 @@ def examples(
 def attempts(
     model: nn.Module, attack: Ascent, data: Coded, *, points: int, tries: int = 5, seed: int = 0
 ) -> dict[str, Tensor]:
-    """How often :func:`examples` succeed, without the examples: ``success``, ``correct`` and ``valid`` as there.
-
-    Raises:
-        ValueError: more points than examples, or no attempt.
-    """
+    """How often :func:`examples` succeed, without the examples: ``success``, ``correct`` and ``valid`` as there."""
     found = examples(model, attack, data, points=points, tries=tries, seed=seed)
     return {name: found[name] for name in ("success", "correct", "valid")}
 
@@ -70,11 +66,7 @@ def attempts(
 def steps(
     model: nn.Module, attack: Ascent, data: Coded, *, points: int, tries: int = 5, seed: int = 0
 ) -> dict[str, Tensor]:
-    """How soon :func:`examples` succeed: ``success`` bool and ``steps`` int16 [points, tries], -1 without success.
-
-    Raises:
-        ValueError: more points than examples, or no attempt.
-    """
+    """How soon :func:`examples` succeed: ``success`` bool and ``steps`` int16 [points, tries], -1 without success."""
     found = examples(model, attack, data, points=points, tries=tries, seed=seed)
     return {"success": found["success"], "steps": found["steps"].where(found["success"], -1).short()}
 

@@ -9,6 +9,7 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from scipy import stats
@@ -16,6 +17,7 @@ from scipy.interpolate import PchipInterpolator
 from sklearn.isotonic import isotonic_regression
 
 from robustutils.outcomes import Measurement
+from robustutils.registry import choose
 from robustutils.statistics import Interval, independent_difference, mean_interval, wilson
 
 RESAMPLES = 1000
@@ -66,12 +68,9 @@ class Estimate:
 
     def measured(self) -> Measurement:
         """The number as a row; where several seeds have one, the effect is their mean, with its interval over seeds."""
-        if len(self.per_seed) < 2:
-            return Measurement(self.value, self.ci95, self.n, list(self.per_seed) or [0])
         each = list(self.per_seed.values())
-        return Measurement(
-            self.value, self.ci95, self.n, list(self.per_seed), effect=np.mean(each), effect_per_seed=each
-        )
+        effect: Any = {"effect": np.mean(each), "effect_per_seed": each} if len(each) > 1 else {}
+        return Measurement(self.value, self.ci95, self.n, list(self.per_seed) or [0], **effect)
 
 
 @dataclass(frozen=True)
@@ -223,8 +222,6 @@ def gap(
     Raises:
         ValueError: no size has a seed of both, ``n_test`` < 1, or two networks of one strategy, size and seed.
     """
-    if n_test < 1:
-        raise ValueError(f"n_test={n_test}: at least one test image")
     first, second = (
         {(model.n, model.seed): model.test_error for model in _of(models, name)}
         for name in (strategy, reference)
@@ -270,10 +267,8 @@ def apart(one: Measurement, other: Measurement) -> Measurement:
 
 
 def _of(models: Sequence[Trained], strategy: str) -> list[Trained]:
+    choose("strategy", strategy, sorted({model.strategy for model in models}))
     chosen = [model for model in models if model.strategy == strategy]
-    if not chosen:
-        known = ", ".join(sorted({model.strategy for model in models}))
-        raise ValueError(f"no network of strategy {strategy!r}; there are: {known}")
     _check_distinct(chosen)
     return chosen
 
@@ -291,24 +286,18 @@ def _columns(models: Sequence[Trained], measure: str) -> tuple[np.ndarray, np.nd
     if len(models) < 4:
         raise ValueError(f"{len(models)} networks: at least 4")
     for model in models:
-        if measure not in model.measures:
-            raise ValueError(
-                f"{model.strategy}, n={model.n}, seed={model.seed} has no {measure!r}; "
-                f"it has: {', '.join(sorted(model.measures))}"
-            )
-    return (
-        np.array([model.test_error for model in models], dtype=float),
-        np.array([model.measures[measure] for model in models], dtype=float),
-    )
+        choose(f"measure of {model.strategy}, n={model.n}, seed={model.seed}", measure, model.measures)
+    pairs = [(model.test_error, model.measures[measure]) for model in models]
+    errors, values = np.ascontiguousarray(np.array(pairs, dtype=float).T)
+    return errors, values
 
 
 def _complete_seeds(models: Sequence[Trained]) -> dict[int, list[int]]:
     """Where the networks of each seed stand that has one of every strategy and size."""
     cells = {(model.strategy, model.n) for model in models}
-    places: dict[int, list[int]] = {}
-    for i in range(len(models)):
-        places.setdefault(models[i].seed, []).append(i)
-    return {seed: chosen for seed, chosen in sorted(places.items()) if len(chosen) == len(cells)}
+    seeds = np.array([model.seed for model in models])
+    places = {int(seed): np.flatnonzero(seeds == seed).tolist() for seed in np.unique(seeds)}
+    return {seed: chosen for seed, chosen in places.items() if len(chosen) == len(cells)}
 
 
 def _errors_by_size(models: Sequence[Trained]) -> dict[int, np.ndarray]:

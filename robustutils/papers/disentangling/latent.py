@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from robustutils.attacks import cross_entropy, evaluation_mode, margin
+from robustutils.attacks import cross_entropy, evaluation_mode, margin, wide
 from robustutils.data import Dataset
 from robustutils.registry import choose
 from robustutils.speed import FastInputGradients, exact
@@ -120,14 +120,12 @@ def check_inputs(codes: Tensor, bases: Tensor, labels: Tensor, noise: Tensor) ->
         ValueError: they have other types or do not fit each other.
     """
     n = len(codes)
-    if n == 0 or codes.dtype != torch.float32 or labels.shape != (n,) or labels.dtype != torch.int64:
+    of_types = n > 0 and (codes.dtype, labels.dtype) == (torch.float32, torch.int64)
+    if not of_types or len(bases) != n or labels.shape != (n,) or noise.shape != codes.shape:
         raise ValueError(
-            f"codes must be float32 [N, ...] with N > 0 and labels int64 [N], got {codes.dtype} "
-            f"{list(codes.shape)} and {labels.dtype} {list(labels.shape)}"
-        )
-    if len(bases) != n or noise.shape != codes.shape:
-        raise ValueError(
-            f"{n} codes {list(codes.shape)} with {len(bases)} bases and a start of {list(noise.shape)}"
+            "codes must be float32 [N, ...] with N > 0, labels int64 [N], bases as many and the start like the codes, got "
+            f"{codes.dtype} {list(codes.shape)} and {labels.dtype} {list(labels.shape)} with {len(bases)} bases "
+            f"and a start of {list(noise.shape)}"
         )
 
 
@@ -220,7 +218,7 @@ class Ascent:
         """
         direction = torch.randn(shape, generator=generator)
         length = torch.rand(len(direction), generator=generator)
-        return direction * _wide(length / self.size(direction).clamp_min(1e-12), direction)
+        return direction * wide(length / self.size(direction).clamp_min(1e-12), direction)
 
     def size(self, delta: Tensor) -> Tensor:
         """The norm of changes [N, ...]: [N]."""
@@ -261,7 +259,7 @@ class Ascent:
         low, high = (bound.to(codes) for bound in manifold.bounds())
         found, changed = codes.clone(), torch.full_like(labels, -1)
         rows, highest = torch.arange(len(codes), device=codes.device), torch.full_like(radius, -torch.inf)
-        w = self._start(codes, noise * _wide(radius, noise), low, high)
+        w = self._start(codes, noise * wide(radius, noise), low, high)
         moments = [torch.zeros_like(w), torch.zeros_like(w)]
         for step in range(self.steps + 1):
             w = self._projected(w, codes, radius, low, high).requires_grad_(True)
@@ -274,7 +272,7 @@ class Ascent:
             fooled, higher = logits.argmax(1) != labels, height.detach() > highest
             highest = torch.where(higher, height.detach(), highest)
             if self.keep == "best":
-                z = torch.where(_wide(higher, z), z, found)
+                z = torch.where(wide(higher, z), z, found)
             found[rows] = z.detach()
             changed[rows] = torch.where(fooled & (changed[rows] < 0), step, changed[rows])
             if step == self.steps or (self.keep == "first" and fooled.all()):
@@ -301,12 +299,12 @@ class Ascent:
 
     def _projected(self, w: Tensor, codes: Tensor, radius: Tensor, low: Tensor, high: Tensor) -> Tensor:
         """The variable brought back to where it may be."""
-        eps = _wide(radius, codes)
+        eps = wide(radius, codes)
         if self.norm == "linf":
             return w.clamp(low, high).clamp(codes - eps, codes + eps)
         for _ in range(PROJECTIONS):
             delta = w.clamp(low, high) - codes
-            w = codes + delta * (eps / _wide(self.size(delta).clamp_min(1e-12), delta)).clamp_max(1)
+            w = codes + delta * (eps / wide(self.size(delta).clamp_min(1e-12), delta)).clamp_max(1)
         return w
 
     def _codes(self, w: Tensor, low: Tensor, high: Tensor) -> Tensor:
@@ -330,7 +328,6 @@ class CarliniAscent(Ascent):
 
     eps: float = 1.5
     steps: int = 120
-    learning_rate: float = 0.005
     norm: str = "l2"
     confidence: float = 3.0
 
@@ -351,11 +348,6 @@ class CarliniAscent(Ascent):
 
     def _height(self, logits: Tensor, labels: Tensor, delta: Tensor) -> Tensor:
         return margin(logits, labels).clamp_max(self.confidence) - delta.flatten(1).norm(dim=1)
-
-
-def _wide(values: Tensor, like: Tensor) -> Tensor:
-    """[N] as [N, 1, ...], to go with ``like``."""
-    return values.view(-1, *[1] * (like.ndim - 1))
 
 
 def _folded(model: nn.Module) -> nn.Module:

@@ -115,11 +115,5 @@ def kaiming(model: nn.Sequential, *, he: tuple[type[nn.Module], ...] = ()) -> nn
     return model
 
 
-ARCHITECTURES = {
-    "dis_cnn": dis_cnn,
-    "dis_mlp": dis_mlp,
-    "dis_resnet13": dis_resnet13,
-    "dis_vgg": dis_vgg,
-    "vae_gan": vae_gan,
-    "vae_gan_narrow": vae_gan_narrow,
-}
+_BUILDERS = (dis_cnn, dis_mlp, dis_resnet13, dis_vgg, vae_gan, vae_gan_narrow)
+ARCHITECTURES = {build.__name__: build for build in _BUILDERS}

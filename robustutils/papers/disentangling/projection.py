@@ -147,11 +147,10 @@ def onto_neighbours(
         raise ValueError(
             f"training images are {list(train_images.shape)}, the others {list(perturbed.shape)}"
         )
-    if not 1 <= k <= len(train_images):
-        raise ValueError(f"k={k}: from 1 to the {len(train_images)} training images")
     train = train_images.to(perturbed.device).flatten(1)
-    if not 1 <= components <= min(train.shape):
-        raise ValueError(f"components={components}: from 1 to {min(train.shape)}, as there are axes")
+    for name, value, most in (("k", k, len(train)), ("components", components, min(train.shape))):
+        if not 1 <= value <= most:
+            raise ValueError(f"{name}={value}: from 1 to {most}")
     axes = _principal_axes(train, components)
     places = train @ axes
     squares = places.square().sum(1)
@@ -314,13 +313,9 @@ def background(perturbed: Tensor, clean: Tensor, black: Tensor) -> Tensor:
     It is 0 where nothing changed. Noise of one size at every pixel has the share of pixels that are black.
 
     Raises:
-        ValueError: the shapes differ, or ``black`` is no mask.
+        ValueError: the shapes differ.
     """
     _check_pairs(perturbed, clean)
-    if black.dtype != torch.bool or black.shape != clean.shape[1:]:
-        raise ValueError(
-            f"black is {black.dtype}{list(black.shape)}: images {list(clean.shape)} need bool of the last three"
-        )
     squares = (perturbed - clean).double().square()
     total = squares.flatten(1).sum(1)
     inside = (squares * black.to(squares.device)).flatten(1).sum(1)

@@ -9,6 +9,7 @@ import functools
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -53,13 +54,7 @@ class VaeGan(nn.Module):
         if not (width > 0 and (64 * width).is_integer()):
             raise ValueError(f"width={width}: 64 times the width must be a positive whole number")
         few, some, many = (int(64 * width) * factor for factor in (1, 2, 4))
-        self.encoder = nn.Sequential(
-            *_halving(1, few, kernel=4),
-            *_halving(few, some, kernel=4),
-            *_halving(some, many, kernel=4),
-            nn.Flatten(),
-            nn.Linear(9 * many, 2 * LATENT),
-        )
+        self.encoder = nn.Sequential(*_flattened(few, some, many, kernel=4), nn.Linear(9 * many, 2 * LATENT))
         self.decoder = nn.Sequential(
             nn.Linear(LATENT, 9 * many),
             nn.Unflatten(1, (many, 3, 3)),
@@ -73,12 +68,7 @@ class VaeGan(nn.Module):
             nn.Sigmoid(),
         )
         self.discriminator = nn.Sequential(
-            *_halving(1, few, kernel=6),
-            *_halving(few, some, kernel=6),
-            *_halving(some, many, kernel=6),
-            nn.Flatten(),
-            nn.Linear(9 * many, 10),
-            nn.Linear(10, 1),
+            *_flattened(few, some, many, kernel=6), nn.Linear(9 * many, 10), nn.Linear(10, 1)
         )
         for layer in self.modules():
             if isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d)):
@@ -105,13 +95,13 @@ class VaeGan(nn.Module):
         return self.discriminator(x).squeeze(1)
 
 
-def _halving(channels: int, out: int, *, kernel: int) -> tuple[nn.Module, ...]:
-    """A convolution that halves height and width, batch normalisation and rectifier."""
-    return (
-        nn.Conv2d(channels, out, kernel, stride=2, padding=kernel // 2 - 1, bias=False),
-        nn.BatchNorm2d(out),
-        nn.ReLU(),
-    )
+def _flattened(*widths: int, kernel: int) -> list[nn.Module]:
+    """Convolutions that halve height and width, each with batch normalisation and rectifier; then all in a row."""
+    layers: list[nn.Module] = []
+    for channels, out in pairwise((1, *widths)):
+        layers.append(nn.Conv2d(channels, out, kernel, stride=2, padding=kernel // 2 - 1, bias=False))
+        layers += [nn.BatchNorm2d(out), nn.ReLU()]
+    return [*layers, nn.Flatten()]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -293,24 +283,20 @@ def gate(
     gan: VaeGan | artifacts.Artifact,
     images: Tensor,
     *,
-    name: str = "the VAE-GAN",
     max_error: float = 0.7,
     min_within: float = 0.5,
     spread: tuple[float, float] = (0.7, 1.3),
     samples: int = 500,
-    seed: int = 0,
 ) -> Quality:
     """The quality of a VAE-GAN, which passes if all of it lies within limits; else it must not serve as a manifold.
 
     Args:
         gan: the VAE-GAN of a class, or its artifact.
         images: float32 [N, 1, 28, 28] in [0, 1] of this class, better not those it was trained on; at least 2.
-        name: of the VAE-GAN, for the message.
         max_error: largest :attr:`Quality.error`.
         min_within: least share of codes in [-2, 2]^10. Of standard normal codes 63% lie in it.
         spread: least and largest spread of samples.
         samples: how many images are decoded from the prior, and at most so many images compared with them.
-        seed: of the prior's samples.
 
     Raises:
         VaeGanError: it does not pass.
@@ -320,7 +306,7 @@ def gate(
         raise ValueError(
             f"images {list(images.shape)}, samples={samples}: must be [N, 1, 28, 28] and at least 2 of each"
         )
-    measured = artifacts.kept(_quality, gan, images, samples, seed)
+    measured = artifacts.kept(_quality, gan, images, samples, 0)
     quality = Quality(**{key: value.item() for key, value in measured.items()})
     passed = {
         f"reconstruction error {quality.error:.2f}, at most {max_error}": quality.error <= max_error,
@@ -332,7 +318,7 @@ def gate(
     }
     if failed := [what for what, fine in passed.items() if not fine]:
         raise VaeGanError(
-            f"{name} does not pass the quality gate ({'; '.join(failed)}). "
+            f"the VAE-GAN does not pass the quality gate ({'; '.join(failed)}). "
             "Train it for more epochs, from another seed, or at full width."
         )
     return quality

@@ -1,6 +1,8 @@
 """The networks of a run by name and training seed."""
 
-from collections.abc import Callable, Iterable, Mapping
+import contextlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -12,6 +14,7 @@ from robustutils.outcomes import Outcomes
 from robustutils.recipes import Recipe
 
 
+@dataclass(eq=False)
 class Family:
     """Networks by (name, training seed) on one data set: none is trained before one of them is needed.
 
@@ -26,47 +29,37 @@ class Family:
         side_by_side: whether missing ones train at once.
     """
 
-    def __init__(
-        self,
-        dataset: Dataset,
-        seeds: Iterable[int],
-        *,
-        device: str | torch.device = "cpu",
-        side_by_side: bool = True,
-    ) -> None:
-        self.dataset, self.seeds, self.device = dataset, list(seeds), device
-        self.side_by_side = side_by_side
-        self._networks: dict[tuple[str, int], Network | None] = {}
+    dataset: Dataset
+    seeds: Sequence[int]
+    device: str | torch.device = "cpu"
+    side_by_side: bool = True
+    _networks: dict[tuple[str, int], Network | None] = field(default_factory=dict, init=False)
 
     def train(self, seeds: Mapping[str, Iterable[int]], recipe: Callable[[str, int], Recipe]) -> None:
         """Add a network for each name and each of its seeds; ``recipe`` gives the recipe of a name and a seed.
 
         One whose recipe asks for an absent network, a static source, is absent too.
         """
-        made = {(name, seed): self._made(recipe, name, seed) for name, some in seeds.items() for seed in some}
+        keys = [(name, seed) for name, some in seeds.items() for seed in some]
+        made: dict[tuple[str, int], Network | None] = dict.fromkeys(keys)
+        for name, seed in keys:
+            with contextlib.suppress(Absent):
+                made[name, seed] = Network(recipe(name, seed), self.dataset, seed=seed, device=self.device)
         self._networks |= made
         if self.side_by_side and not shelf.frozen:
             join(network for network in made.values() if network)
 
-    def _made(self, recipe: Callable[[str, int], Recipe], name: str, seed: int) -> Network | None:
-        try:
-            return Network(recipe(name, seed), self.dataset, seed=seed, device=self.device)
-        except Absent:
-            return None
-
     def __getitem__(self, key: tuple[str, int]) -> Network:
         """The network of a name and a seed. Raises: Absent where this run cannot have it."""
         network = self._networks.get(key)
-        if network is None or (shelf.frozen and not network.is_there()):
+        if network is None or not self.there(*key):
             raise Absent(f"this run has no network {key[0]!r} of seed {key[1]}")
         return network
 
     def there(self, name: str, seed: int) -> bool:
         """Whether the network of a name and a seed can be had in this run."""
-        try:
-            return bool(self[name, seed])
-        except Absent:
-            return False
+        network = self._networks.get((name, seed))
+        return network is not None and (not shelf.frozen or network.is_there())
 
     def __contains__(self, name: str) -> bool:
         seeds = self.seeds_of(name)

@@ -11,10 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from robustutils.artifacts import kept, later
-from robustutils.attacks import cross_entropy, evaluation_mode, margin
+from robustutils.attacks import evaluation_mode, margin
 from robustutils.bounds import verified
 from robustutils.data import Dataset
-from robustutils.evaluation import Model, correct
+from robustutils.evaluation import Model, correct, loss_gradients
 from robustutils.speed import device_of, exact
 
 
@@ -31,42 +31,29 @@ def greedy_flips(model: nn.Module, x: Tensor, y: Tensor, eps: float) -> Tensor:
     """
     home, device = x.device, device_of(model)
     x, y = x.to(device), y.to(device)
-    binary = (x >= 0.5).to(x.dtype)
-    free = flippable(x, eps)
-    result = binary.clone()
+    found = []
     with evaluation_mode(model), exact(x):
-        for i in range(len(x)):
-            image, left, label = binary[i].clone(), free[i].flatten().nonzero().squeeze(1), y[i : i + 1]
-            best = margin(model(image[None]), label).item()
+        for image, free, label in zip(binary(x), flippable(x, eps), y.split(1), strict=True):
+            left, best = free.flatten().nonzero(), margin(model(image[None]), label)
             while best <= 0 and len(left):
-                candidates = image.flatten().repeat(len(left), 1)
-                candidates[torch.arange(len(left)), left] = 1 - candidates[torch.arange(len(left)), left]
-                gains = margin(model(candidates.view(-1, *image.shape)), label.expand(len(left)))
-                chosen = int(gains.argmax())
-                if gains[chosen].item() <= best:
+                candidates = inverted(image.expand(len(left), -1, -1, -1), left)
+                gains = margin(model(candidates), label.expand(len(left)))
+                chosen = gains.argmax()
+                if gains[chosen] <= best:
                     break
-                best, image = gains[chosen].item(), candidates[chosen].view(image.shape)
-                left = left[left != left[chosen]]
-            result[i] = image
-    return result.to(home)
+                best, image = gains[chosen], candidates[chosen]
+                left = left[left[:, 0] != left[chosen]]
+            found.append(image)
+    return torch.stack(found).to(home)
 
 
-def most_promising(
-    model: nn.Module, images: Tensor, labels: Tensor, count: int, *, batch_size: int = 500
-) -> Tensor:
+def most_promising(model: nn.Module, images: Tensor, labels: Tensor, count: int) -> Tensor:
     """The pixels whose inversion, x becomes 1 - x, raises the loss most to first order: int64 [N, count] on the CPU.
 
     ``images`` are float32 [N, C, H, W] in [0, 1]; an index counts through all numbers of an image.
     """
-    device = device_of(model)
-    picked = []
-    with evaluation_mode(model), torch.enable_grad():
-        for x, y in zip(images.split(batch_size), labels.split(batch_size), strict=True):
-            leaf = x.to(device).requires_grad_(True)
-            (gradient,) = torch.autograd.grad(cross_entropy(model(leaf), y.to(device)).sum(), leaf)
-            gains = (1 - 2 * leaf.detach()) * gradient
-            picked.append(gains.flatten(1).topk(count, dim=1).indices.cpu())
-    return torch.cat(picked)
+    gains = (1 - 2 * images) * loss_gradients(model, images, labels)
+    return gains.flatten(1).topk(count, dim=1).indices
 
 
 def binary(images: Tensor) -> Tensor:

@@ -111,13 +111,6 @@ class Average(nn.Module):
         return log_probabilities.logsumexp(0) - math.log(len(self.models))
 
 
-ARCHITECTURES = {
-    "eat_a": eat_a,
-    "eat_a_input_dropout": eat_a_input_dropout,
-    "eat_b": eat_b,
-    "eat_b_star": eat_b_star,
-    "eat_c": eat_c,
-    "eat_c_input_dropout": eat_c_input_dropout,
-    "eat_d": eat_d,
-    "eat_d_input_dropout": eat_d_input_dropout,
-}
+_PLAIN = (eat_a, eat_b, eat_b_star, eat_c, eat_d)
+_DROPPING = (eat_a_input_dropout, eat_c_input_dropout, eat_d_input_dropout)
+ARCHITECTURES = {build.__name__: build for build in (*_PLAIN, *_DROPPING)}

@@ -1,5 +1,6 @@
 """How far from linear is the loss around an image? The approximation ratio over seeds, and the surface that a cut shows."""
 
+import dataclasses
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -44,48 +45,37 @@ class Ratios:
         strongest = np.maximum(self.single, self.strong)
         return 100 * self.single[:, chosen].mean(1) / strongest[:, chosen].mean(1)
 
-    @functools.cached_property
-    def each(self) -> np.ndarray:
-        """The ratio of each example: [S, N], in percent."""
-        strongest = np.maximum(self.single, self.strong)
-        unmoved = strongest == 0  # no attack raises a loss that rounds to zero
-        return 100 * np.where(unmoved, 1.0, self.single / np.where(unmoved, 1.0, strongest))
-
     @property
     def mean(self) -> float:
         """The mean over examples of their ratios, the other reading of the paper, averaged over seeds."""
-        return float(self.each.mean())
-
-    @property
-    def median(self) -> float:
-        """The median over examples of their ratios, averaged over seeds."""
-        return float(np.median(self.each, axis=1).mean())
+        strongest = np.maximum(self.single, self.strong)
+        unmoved = strongest == 0  # no attack raises a loss that rounds to zero
+        return float((100 * np.where(unmoved, 1.0, self.single / np.where(unmoved, 1.0, strongest))).mean())
 
     def measured(self, reference: Self | None = None) -> Measurement:
         """The ratio; its effect is the difference to that of a reference, on the seeds that both have."""
-        effect: dict[str, Any] = {}
-        if reference is not None:
-            apart = self - reference
-            effect = {"effect": apart.value, "effect_ci95": apart.ci95, "effect_per_seed": apart.per_seed}
-        return Measurement(
-            self.per_seed.mean(), _central(self.resampled), self.single.shape[1], self.seeds,
-            per_seed=self.per_seed, note=self.note, **effect,
-            outcomes={"single-step loss": self.single, "strong loss": self.strong},
-        )  # fmt: skip
+        losses = {"single-step loss": self.single, "strong loss": self.strong}
+        own = self._points(self.per_seed, self.resampled, self.seeds, outcomes=losses)
+        if reference is None:
+            return own
+        apart = self - reference
+        of = {"effect": apart.value, "effect_ci95": apart.ci95, "effect_per_seed": apart.per_seed}
+        return dataclasses.replace(own, **of)
 
     def __sub__(self, other: Self) -> Measurement:
         """The difference of two ratios in points, on the seeds that both have."""
         seeds = [seed for seed in self.seeds if seed in other.seeds]
         mine, yours = ([list(part.seeds).index(seed) for seed in seeds] for part in (self, other))
         each = self.per_seed[mine] - other.per_seed[yours]
-        ends = _central(self.resampled[:, mine] - other.resampled[:, yours])
-        return Measurement(each.mean(), ends, self.single.shape[1], seeds, per_seed=each, note=self.note)
+        return self._points(each, self.resampled[:, mine] - other.resampled[:, yours], seeds)
 
-
-def _central(values: np.ndarray) -> tuple[float, float]:
-    """The central 95% of bootstrap values [B, S], averaged over seeds first."""
-    low, high = np.percentile(np.mean(values, axis=1), [2.5, 97.5])
-    return float(low), float(high)
+    def _points(
+        self, each: np.ndarray, resampled: np.ndarray, seeds: Sequence[int], **more: Any
+    ) -> Measurement:
+        ends = np.percentile(resampled.mean(axis=1), [2.5, 97.5])  # of means over seeds
+        return Measurement(
+            each.mean(), ends, self.single.shape[1], seeds, per_seed=each, note=self.note, **more
+        )
 
 
 def loss_surface(
@@ -106,7 +96,7 @@ def gradient_sign(model: Model, x: Tensor, y: Tensor) -> Tensor:
     return torch.where(sign == 0, 1.0, sign)
 
 
-def made_orthogonal(along: Tensor, across: Tensor, *, seed: int = 0) -> Tensor:
+def made_orthogonal(along: Tensor, across: Tensor) -> Tensor:
     """``across`` with as few signs flipped, at random, as make it orthogonal to ``along``; both are of signs +1 and -1.
 
     An odd number of pixels leaves a product of one (EAT, Figure 4).
@@ -114,7 +104,7 @@ def made_orthogonal(along: Tensor, across: Tensor, *, seed: int = 0) -> Tensor:
     agreement = (along * across).flatten()
     excess = int(agreement.sum()) // 2
     agreeing = (agreement == np.sign(excess)).nonzero().flatten()
-    shuffled = torch.randperm(len(agreeing), generator=torch.Generator().manual_seed(seed))
+    shuffled = torch.randperm(len(agreeing), generator=torch.Generator().manual_seed(0))
     flipped = agreeing[shuffled[: abs(excess)]]
     flat = across.flatten()
     return flat.index_copy(0, flipped, -flat[flipped]).view_as(across)

@@ -12,22 +12,9 @@ from robustutils.artifacts import Artifact
 from robustutils.attacks import RFGSM
 from robustutils.objectives import Adversarial, Clean, RampedAdversarial
 from robustutils.papers.ensemble.family import Family
+from robustutils.papers.ensemble.models import ARCHITECTURES
 from robustutils.papers.ensemble.objectives import EnsembleAdversarial
 from robustutils.recipes import Recipe
-
-EAT_EPS = 0.3
-
-
-def _eat_recipes() -> dict[str, Recipe]:
-    """EAT, section C.1: Adam 1e-3, batch 64; 6 epochs for standard models, 12 for adversarially trained ones."""
-    recipes = {}
-    with_dropout = [f"{name}_input_dropout" for name in ("eat_a", "eat_c", "eat_d")]
-    for name in ("eat_a", "eat_b", "eat_b_star", "eat_c", "eat_d", *with_dropout):
-        recipes[name] = Recipe(architecture=name, objective=Clean(), epochs=6, batch_size=64)
-        recipes[f"{name}_adv"] = Recipe(
-            architecture=name, objective=EnsembleAdversarial(eps=EAT_EPS), epochs=12, batch_size=64
-        )
-    return recipes
 
 
 def with_sources(recipe: Recipe, sources: Sequence[nn.Module | Artifact]) -> Recipe:
@@ -48,8 +35,12 @@ def with_sources(recipe: Recipe, sources: Sequence[nn.Module | Artifact]) -> Rec
     return recipe.replace(objective=dataclasses.replace(recipe.objective, sources=static))
 
 
+# EAT, section C.1: Adam 1e-3, batch 64; 6 epochs for standard models, 12 for adversarially trained ones.
+_STANDARD = Recipe(architecture="eat_a", objective=Clean(), epochs=6, batch_size=64)
+_ADVERSARIAL = _STANDARD.replace(objective=EnsembleAdversarial(eps=0.3), epochs=12)
 RECIPES = {
-    **_eat_recipes(),
+    **{name: _STANDARD.replace(architecture=name) for name in ARCHITECTURES},
+    **{f"{name}_adv": _ADVERSARIAL.replace(architecture=name) for name in ARCHITECTURES},
     "madry_mnist_fast": Recipe(
         architecture="madry_mnist",
         objective=RampedAdversarial(eps=0.3, steps=3, step_size=0.15, ramp=0.4, dtype=torch.bfloat16),
@@ -62,8 +53,6 @@ RECIPES = {
     ),
 }
 
-OF_ARCHITECTURE = {"A": "eat_a", "B": "eat_b", "B*": "eat_b_star", "C": "eat_c", "D": "eat_d"}
-"""Recipes by the paper's names of their architectures."""
 STATIC = {"A": "ACD", "B": "BCD", "C": "ACD", "D": "ACD"}
 """The architectures of the three static sources of ens3, by that of the model (EAT, section 4.2 and Table 8)."""
 
@@ -90,13 +79,12 @@ def by_name(name: str, seed: int, settings: Any, networks: Family) -> Recipe:
         return madry.replace(objective=near, batch_size=size, epochs=settings.epochs_madry, dtype=dtype)
     architecture, _, training = name.partition("_")
     training, _, epochs = training.partition(", epoch ")
+    own = f"eat_{architecture.lower().replace('*', '_star')}"
     if not training:
-        return RECIPES[OF_ARCHITECTURE[architecture]].replace(epochs=settings.epochs, dtype=dtype)
-    kind = "input_dropout_adv" if training == "adv-input-dropout" else "adv"
-    recipe = RECIPES[f"{OF_ARCHITECTURE[architecture]}_{kind}"].replace(
+        return RECIPES[own].replace(epochs=settings.epochs, dtype=dtype)
+    recipe = RECIPES[f"{own}_input_dropout_adv" if training == "adv-input-dropout" else f"{own}_adv"].replace(
         objective=EnsembleAdversarial(eps=eps), epochs=int(epochs or settings.epochs_adv), dtype=dtype
     )
     sources = {"adv-ens": [architecture], "adv-ens3": STATIC.get(architecture)}.get(training)
-    return (
-        with_sources(recipe, [networks[a, networks.other(seed, 2)] for a in sources]) if sources else recipe
-    )
+    static = [networks[a, networks.other(seed, 2)] for a in sources or ()]
+    return with_sources(recipe, static) if static else recipe

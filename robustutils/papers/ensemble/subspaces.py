@@ -5,7 +5,9 @@ directions whose cosine with the sign of the gradient is k^(-1/2), the most that
 lemmas 6 and 7, section 4.2 and appendix E).
 """
 
+import numpy as np
 import torch
+from scipy.linalg import circulant
 from torch import Tensor, nn
 
 from robustutils.attacks import evaluation_mode
@@ -38,20 +40,12 @@ def regular_hadamard(order: int) -> Tensor:
     if order in (16, 64):
         return torch.kron(regular_hadamard(4), regular_hadamard(order // 4))
     if order == 36:
-        cell = torch.arange(36)
-        row, column = cell // 6, cell % 6
+        row, column = torch.arange(36) // 6, torch.arange(36) % 6
         symbol = (row + column) % 6
-        shares = [line[:, None] == line[None, :] for line in (row, column, symbol)]
-        linked = (shares[0] | shares[1] | shares[2]) & ~torch.eye(36, dtype=torch.bool)
-        return ones - 2 * linked.double()
-    a, b, c, d = (_circulant(row) for row in _BLOCKS_100)
-    lines = [[-a, b, c, d], [b, a, -d, c], [c, d, a, -b], [d, -c, b, a]]
-    return torch.cat([torch.cat(line, dim=1) for line in lines])
-
-
-def _circulant(first_row: str) -> Tensor:
-    row = torch.tensor([1.0 if sign == "+" else -1.0 for sign in first_row], dtype=torch.float64)
-    return torch.stack([row.roll(shift) for shift in range(len(row))])
+        linked = torch.stack([line[:, None] == line for line in (row, column, symbol)]).any(0)
+        return ones - 2 * linked.fill_diagonal_(False).double()
+    a, b, c, d = (circulant([1.0 if sign == "+" else -1.0 for sign in row]) for row in _BLOCKS_100)
+    return torch.from_numpy(np.block([[-a, b, c, d], [b, a, -d, c], [c, d, a, -b], [d, -c, b, a]]))
 
 
 def aligned_directions(gradient: Tensor, order: int, generator: torch.Generator) -> Tensor:
@@ -63,11 +57,8 @@ def aligned_directions(gradient: Tensor, order: int, generator: torch.Generator)
     Raises:
         ValueError: the gradient has fewer coordinates than ``order``.
     """
-    size = gradient.numel()
-    if size < order:
-        raise ValueError(
-            f"order={order}: a gradient of {size} coordinates has no room for as many directions"
-        )
+    if (size := gradient.numel()) < order:
+        raise ValueError(f"order={order}: a gradient of {size} coordinates has no room for so many")
     coin = torch.randint(0, 2, (size,), generator=generator, dtype=torch.float64) * 2 - 1
     sign = gradient.flatten().double().sign()
     sign = torch.where(sign == 0, coin, sign)

@@ -63,7 +63,7 @@ class AnalysisBySynthesis(nn.Module):
     The authors' score is E_c / 784. Without the division, E_c / beta is -log p(x, z | c) up to a constant where a pixel is
     Gaussian with variance beta / 2 around G_c(z): at beta = 1 softmax compares these, and cross-entropy makes sense.
 
-    The search for z is deterministic: of latents drawn from the prior with ``seed``, the outermost tenth dismissed, the one
+    The search for z is deterministic: of latents drawn from the prior with one seed, the outermost tenth dismissed, the one
     of lowest energy, then Adam, with ||z|| held to ``max_norm``. The images of those latents are computed at the first call
     and again after the weights have changed. The gradient of the logits is that at fixed z (envelope theorem):
     dE_c / dx = 2 (x - G_c(z)).
@@ -73,10 +73,8 @@ class AnalysisBySynthesis(nn.Module):
         front: applied to the pixels first, such as :class:`robustutils.models.Binarise`; default: nothing.
         factors: by which the score of each class is multiplied; default: 1.
         samples: latents that are kept; 31 kB of memory each.
-        steps, step_size: of Adam.
+        steps: of Adam, of 0.05 each.
         max_norm: l2 radius of the latents.
-        beta: weight of the latents' prior.
-        seed: of the latents that are tried.
 
     Raises:
         ValueError: an argument is out of range.
@@ -90,23 +88,19 @@ class AnalysisBySynthesis(nn.Module):
         factors: Sequence[float] | None = None,
         samples: int = 8000,
         steps: int = 50,
-        step_size: float = 0.05,
         max_norm: float = 5.0,
-        beta: float = 1.0,
-        seed: int = 0,
     ) -> None:
         super().__init__()
-        if samples < 1 or steps < 0 or not min(step_size, max_norm, beta) > 0:
+        if samples < 1 or steps < 0 or not max_norm > 0:
             raise ValueError(
-                f"samples={samples}, steps={steps}, step_size={step_size}, max_norm={max_norm}, beta={beta}: "
-                "at least one sample, no negative number of steps, and the others positive"
+                f"samples={samples}, steps={steps}, max_norm={max_norm}: needs a sample, no negative steps, a radius"
             )
         if factors is not None and (len(factors) != classes or not min(factors) > 0):
             raise ValueError(f"factors={factors}: one positive number for each of {classes} classes")
         self.front = nn.Identity() if front is None else front
         self.factors = (1.0,) * classes if factors is None else tuple(factors)
-        self.samples, self.steps, self.step_size, self.seed = samples, steps, step_size, seed
-        self.max_norm, self.beta = max_norm, beta
+        self.samples, self.steps, self.step_size, self.seed = samples, steps, 0.05, 0
+        self.max_norm, self.beta = max_norm, 1.0
         self.autoencoders = nn.ModuleList(Autoencoder() for _ in range(classes))
         self._tried: tuple[object, Tensor, Tensor, Tensor] | None = None
 
@@ -156,12 +150,8 @@ class AnalysisBySynthesis(nn.Module):
         state = (self.samples, self.seed, self.beta, weights)
         if self._tried is None or self._tried[0] != state:
             z = prior_samples(self.samples, self.seed).to(next(self.parameters()))
-            images = torch.stack(
-                [
-                    torch.cat([autoencoder.decoded(some) for some in z.split(200)])  # type: ignore[operator]
-                    for autoencoder in self.autoencoders
-                ]
-            )
+            parts = [[own.decoded(some) for some in z.split(200)] for own in self.autoencoders]  # type: ignore[operator]
+            images = torch.stack([torch.cat(part) for part in parts])
             constants = images.square().sum(2) + self.beta / 2 * z.square().sum(1)
             self._tried = state, z, images, constants
         return self._tried[1:]

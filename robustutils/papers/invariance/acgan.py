@@ -137,27 +137,19 @@ def gradient_penalty(critic: Callable[[Tensor], Tensor], images: Tensor) -> Tens
 
 
 def score(
-    model: nn.Module,
-    images: Tensor,
-    targets: Tensor,
-    *,
-    restarts: int = 128,
-    steps: int = 30,
-    learning_rate: float = 0.01,
-    seed: int = 0,
+    model: nn.Module, images: Tensor, targets: Tensor, *, restarts: int = 128, steps: int = 30
 ) -> Tensor:
     """How unlikely each image is in its target class: min over z of ||G(y, z) - x||_1 + 0.01 ||z||^2.
 
-    From each of ``restarts`` standard normal z, ``steps`` steps of gradient descent on the l1 distance alone, as in the
-    authors' code; here all images have the same starts, so that candidates are compared on equal terms. The steps are so
-    long that they amplify rounding: in float32 scores differ by percents from one machine to another, hence float64.
+    From each of ``restarts`` standard normal z, ``steps`` steps of 0.01 of gradient descent on the l1 distance alone, as
+    in the authors' code; here all images have the same starts, so that candidates are compared on equal terms. The steps
+    are so long that they amplify rounding: in float32 scores differ by percents between machines, hence float64.
 
     Args:
         model: an :class:`ACGAN`.
         images: float32 [N, 1, 28, 28] in [0, 1].
         targets: int64 [N], the class in which each image is looked for.
-        restarts, steps, learning_rate: of the search for z.
-        seed: seeds the starts.
+        restarts, steps: of the search for z.
 
     Returns:
         float32 [N] on the CPU, in units of a pixel's range; lower is more likely.
@@ -171,28 +163,22 @@ def score(
             f"images {images.dtype} {list(images.shape)}, targets {list(targets.shape)}: "
             "must be float [N, 1, 28, 28] and [N]"
         )
-    if len(images) and not (images.amin() >= 0 and images.amax() <= 1):
-        raise ValueError(f"pixels from {images.amin():.4g} to {images.amax():.4g}: must lie in [0, 1]")
-    if len(targets) and not 0 <= targets.amin() <= targets.amax() < gan.classes:
-        raise ValueError(f"targets from {targets.amin()} to {targets.amax()}: must lie in [0, {gan.classes})")
-    if restarts < 1 or steps < 0 or not learning_rate > 0:
-        raise ValueError(
-            f"restarts={restarts}, steps={steps}, learning_rate={learning_rate}: "
-            "at least 1 restart, no negative steps and a positive rate"
-        )
+    for what, given, top in (("pixels", images, 1), ("targets", targets, gan.classes - 1)):
+        if len(given) and not 0 <= given.amin() <= given.amax() <= top:
+            raise ValueError(f"{what} from {given.amin():.4g} to {given.amax():.4g}: must lie in [0, {top}]")
+    if restarts < 1 or steps < 0:
+        raise ValueError(f"restarts={restarts}, steps={steps}: at least 1 restart, and no negative steps")
     device, exact = gan.critic.weight.device, deepcopy(gan).double()
-    starts = torch.randn(restarts, LATENT, generator=torch.Generator().manual_seed(seed)).to(device).double()
+    starts = torch.randn(restarts, LATENT, generator=torch.Generator().manual_seed(0)).to(device).double()
     size = max(1, ROWS // restarts)
     found = [
-        _lowest(exact, x.to(starts), y.to(device), starts, steps, learning_rate)
+        _lowest(exact, x.to(starts), y.to(device), starts, steps)
         for x, y in zip(images.split(size), targets.split(size), strict=True)
     ]
     return torch.cat(found).float().cpu()
 
 
-def _lowest(
-    gan: ACGAN, images: Tensor, targets: Tensor, starts: Tensor, steps: int, learning_rate: float
-) -> Tensor:
+def _lowest(gan: ACGAN, images: Tensor, targets: Tensor, starts: Tensor, steps: int) -> Tensor:
     """The score of each of some images: [N]."""
     wanted = images.repeat_interleave(len(starts), 0)
     labels = targets.repeat_interleave(len(starts))
@@ -205,7 +191,7 @@ def _lowest(
         z.requires_grad_(True)
         with torch.enable_grad():
             (gradient,) = torch.autograd.grad(distances().sum(), z)
-        z = z.detach() - learning_rate * gradient
+        z = z.detach() - 0.01 * gradient
     with torch.no_grad():
         totals = distances() + 0.01 * z.square().sum(1)
     return totals.view(len(images), len(starts)).amin(1)

@@ -62,12 +62,9 @@ class Grid:
             values = getattr(self, name)
             if not values or not all(map(math.isfinite, values)) or len(set(values)) < len(values):
                 raise ValueError(f"{name}={values}: at least one number, all finite and different")
-        if min(self.scales) <= 0:
-            raise ValueError(f"scales={self.scales}: all must be above 0")
-        if self.shift < 0:
-            raise ValueError(f"shift={self.shift}: at least 0 pixels")
-        if not 0 <= self.keep <= 1:
-            raise ValueError(f"keep={self.keep}: a share from 0 to 1")
+        if min(self.scales) <= 0 or self.shift < 0 or not 0 <= self.keep <= 1:
+            given = f"scales={self.scales}, shift={self.shift}, keep={self.keep}"
+            raise ValueError(f"{given}: scales above 0, a shift of at least 0 pixels, a share from 0 to 1")
 
     def linear_maps(self) -> list[tuple[float, float, float]]:
         """(rotation, shear, scale) of each linear map, the mildest first: by scale, then rotation, then shear."""
@@ -164,32 +161,26 @@ def warped(images: Tensor, maps: Tensor) -> Tensor:
     return F.grid_sample(images, places, align_corners=False)
 
 
-def _sampled(images: Tensor, matrix: Tensor, side: int) -> Tensor:
-    """Images [N, 1, H, H] at other places, bilinearly and with black around them: float32 [N, side, side].
-
-    ``matrix``, float64 [3, 3], takes a pixel (x, y, 1) of the result to its place in the image.
-    """
-    size = images.shape[-1]
-    y, x = torch.meshgrid(*2 * (torch.arange(side, dtype=torch.float64),), indexing="ij")
-    source = torch.stack([x, y, torch.ones_like(x)], -1) @ matrix[:2].T
-    places = ((2 * source + 1) / size - 1).float().to(images.device)
-    # As channels of one image they share the places and the weights, which takes a sixth of the time.
-    return F.grid_sample(images.transpose(0, 1), places[None], align_corners=False)[0]
+def turning(angle: Tensor) -> Tensor:
+    """The matrices [..., 2, 2] that turn points (x, y) by angles [...] in radians, clockwise where y points down."""
+    cos, sin = angle.cos(), angle.sin()
+    return torch.stack([torch.stack([cos, -sin], -1), torch.stack([sin, cos], -1)], -2)
 
 
 def _canvases(images: Tensor, linear: tuple[float, float, float], margin: int) -> Tensor:
     """Images [N, 1, H, H] under a linear map about the centre, with a margin, in ``UNITS``: float32 [N, C, C]."""
     rotation, shear, scale = linear
     size = images.shape[-1]
-    side, angle = size + 2 * margin, math.radians(rotation)
-    turn = torch.tensor(
-        [[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]], dtype=torch.float64
-    )
-    inverse = (turn @ torch.tensor([[scale, scale * shear], [0, scale]], dtype=torch.float64)).inverse()
-    matrix = torch.eye(3, dtype=torch.float64)
-    matrix[:2, :2] = inverse
-    matrix[:2, 2] = (size - 1) / 2 - inverse.sum(1) * (side - 1) / 2
-    return _sampled(images, matrix, side).mul_(UNITS).round_()
+    side = size + 2 * margin
+    sheared = torch.tensor([[scale, scale * shear], [0, scale]], dtype=torch.float64)
+    inverse = (turning(torch.tensor(math.radians(rotation), dtype=torch.float64)) @ sheared).inverse()
+    offset = (size - 1) / 2 - inverse.sum(1) * (side - 1) / 2
+    y, x = torch.meshgrid(*2 * (torch.arange(side, dtype=torch.float64),), indexing="ij")
+    source = torch.stack([x, y, torch.ones_like(x)], -1) @ torch.cat([inverse, offset[:, None]], 1).T
+    places = ((2 * source + 1) / size - 1).float().to(images.device)
+    # As channels of one image they share the places and the weights, which takes a sixth of the time.
+    sampled = F.grid_sample(images.transpose(0, 1), places[None], align_corners=False)[0]
+    return sampled.mul_(UNITS).round_()
 
 
 # ---- the search ----

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from robustutils import data
 from robustutils.attacks import evaluation_mode
 from robustutils.data import Dataset, require, verify
-from robustutils.papers.invariance.alignment import Grid, search, warped
+from robustutils.papers.invariance.alignment import Grid, search, turning, warped
 from robustutils.speed import device_of
 
 MOST_CLUSTERS = 12
@@ -28,12 +28,8 @@ TARGETS: Mapping[int, Sequence[int]] = {
     0: (4, 6, 8, 9), 1: (4, 6, 7, 9), 2: (8,), 3: (8,), 4: (8, 9), 5: (3, 8), 6: (0,), 7: (2, 3), 8: (3,), 9: (3, 4, 5),
 }  # fmt: skip
 """The classes that the authors' linf attack draws an image of each class towards."""
-VIEWS = tuple(
-    (shift[0], shift[1], float(degrees))
-    for *shift, degrees in product(
-        (-3.0, -1.5, 0.0, 1.5, 3.0), (-3.0, -1.5, 0.0, 1.5, 3.0), range(-30, 31, 2)
-    )
-)
+_SHIFTS = (-3.0, -1.5, 0.0, 1.5, 3.0)
+VIEWS = tuple(product(_SHIFTS, _SHIFTS, map(float, range(-30, 31, 2))))
 """Its grid: shifts along rows and columns in pixels, and rotations in degrees."""
 _PUBLISHED = {
     "l0": ("l0/automated", "indexs"),
@@ -100,23 +96,17 @@ def laid_back(images: Tensor, maps: Tensor) -> Tensor:
     down and to the right.
     """
     angle, shear, scale, down, right = maps.double().T
-    angle = angle.deg2rad()
-    cos, sin, side = angle.cos(), angle.sin(), images.shape[-1]
-    rows = torch.stack([torch.stack([cos, -sin], 1), torch.stack([sin, cos], 1)], 1)
     sheared = torch.stack([torch.stack([scale, scale * shear], 1), torch.stack([0 * scale, scale], 1)], 1)
-    offset = torch.stack([right, down], 1)[..., None] * (2 / side)
-    return warped(images, torch.cat([rows @ sheared, offset], 2).float())
+    offset = torch.stack([right, down], 1)[..., None] * (2 / images.shape[-1])
+    return warped(images, torch.cat([turning(angle.deg2rad()) @ sheared, offset], 2).float())
 
 
 def typicality(model: nn.Module, dataset: Dataset) -> Tensor:
     """How sure a model is of the label of each image, [N]: its probability of that class (INV, appendix on l0)."""
     device = device_of(model)
     with evaluation_mode(model), torch.no_grad():
-        sure = [
-            model(x.to(device)).softmax(1).cpu().gather(1, y[:, None]).squeeze(1)
-            for x, y in zip(dataset.images.split(500), dataset.labels.split(500), strict=True)
-        ]
-    return torch.cat(sure)
+        sure = torch.cat([model(x.to(device)).softmax(1).cpu() for x in dataset.images.split(500)])
+    return sure.gather(1, dataset.labels[:, None]).squeeze(1)
 
 
 def clusters(mask: Tensor, *, method: str = "dbscan") -> list[Tensor]:
@@ -137,12 +127,9 @@ def clusters(mask: Tensor, *, method: str = "dbscan") -> list[Tensor]:
     count = groups.max() + 1
     if method == "spectral" and count > 1:
         groups = SpectralClustering(count, gamma=0.1, random_state=0).fit_predict(pixels)
-    made = []
-    for group in range(count):
-        one = torch.zeros_like(mask)
-        one[tuple(pixels[groups == group].T)] = True
-        made.append(one)
-    return sorted(made, key=lambda one: -int(one.sum()))
+    labels = torch.full(mask.shape, -1)
+    labels[mask] = torch.from_numpy(groups).long()
+    return sorted((labels == group for group in range(count)), key=lambda one: -int(one.sum()))
 
 
 @dataclass(frozen=True, eq=False)
@@ -232,16 +219,10 @@ def removed_ink(x: Tensor, made: Tensor) -> Tensor:
 
 def moved(images: Tensor, rows: Tensor, columns: Tensor, degrees: Tensor, *, back: bool = False) -> Tensor:
     """Images rotated about their centre and then shifted by so many pixels, [N] each, bilinearly; ``back`` undoes it."""
-    angle = torch.deg2rad(degrees.float())
-    cos, sin = angle.cos(), angle.sin()
-    side = images.shape[-1]
-    shift = torch.stack([columns, rows], 1).float() * (2 / side)
-    turn = torch.stack([torch.stack([cos, sin], 1), torch.stack([-sin, cos], 1)], 1)
-    if back:
-        matrix, offset = turn.mT, shift
-    else:
-        matrix, offset = turn, -(turn @ shift[..., None]).squeeze(-1)
-    return warped(images, torch.cat([matrix, offset[..., None]], 2))
+    turn = turning(-torch.deg2rad(degrees.float()))
+    shift = torch.stack([columns, rows], 1)[..., None].float() * (2 / images.shape[-1])
+    matrix, offset = (turn.mT, shift) if back else (turn, -(turn @ shift))
+    return warped(images, torch.cat([matrix, offset], 2))
 
 
 def nearest_targets(
@@ -262,7 +243,7 @@ def nearest_targets(
     """
     rows, columns, degrees = torch.tensor(VIEWS).T
     count = len(VIEWS)
-    place, view, query, target = [], [], [], []
+    found: list[list[Tensor]] = []
     for cls in sorted({t for row in targets.values() for t in row}):
         pool = (train.labels == cls).nonzero().squeeze(1)
         asked = [row for row, label in enumerate(labels.tolist()) if cls in targets.get(label, ())]
@@ -275,14 +256,11 @@ def nearest_targets(
             grid = [part.repeat(len(some)) for part in (rows, columns, degrees)]
             views = moved(x[some].repeat_interleave(count, 0), *grid, back=True).flatten(1)
             gaps, places = (norms - 2 * views @ flat.T + views.square().sum(1, keepdim=True)).min(1)
-            views_at = gaps.view(len(some), count).argmin(1)
-            chosen = places.view(len(some), count).gather(1, views_at[:, None]).squeeze(1)
-            place += pool[chosen].tolist()
-            view += views_at.tolist()
-            query += some
-            target += [cls] * len(some)
-    named = {"place": place, "view": view, "query": query, "target": target}
-    return {name: torch.tensor(values, dtype=torch.int64) for name, values in named.items()}
+            view = gaps.view(len(some), count).argmin(1)
+            chosen = places.view(len(some), count).gather(1, view[:, None]).squeeze(1)
+            found.append([pool[chosen], view, torch.tensor(some), torch.full_like(view, cls)])
+    columns = map(torch.cat, zip(*found, strict=True)) if found else torch.zeros(4, 0, dtype=torch.int64)
+    return dict(zip(("place", "view", "query", "target"), columns, strict=True))
 
 
 def laid_over(train: Dataset, found: Mapping[str, Tensor]) -> Tensor:

@@ -6,11 +6,12 @@ The adversary may set a pixel to any value in [0, 1]; what counts is how many it
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from robustutils.attacks import SURE, Adam, admitted, evaluation_mode, margin
+from robustutils.attacks import SURE, Adam, guarded, margin, wide
 from robustutils.evaluation import correct
 from robustutils.speed import FastInputGradients, device_of, exact
 from robustutils.threats import Linf, check_inside
@@ -27,14 +28,10 @@ def l0_distance(x: Tensor, x_adv: Tensor) -> Tensor:
 class _FewPixels:
     """An attack that may use all of the box and is called like any other; :meth:`_search` is its own."""
 
-    @property
-    def threat(self) -> Linf:
-        """All of the box."""
-        return BOX
+    threat: ClassVar[Linf] = BOX
 
-    def __call__(
-        self, model: nn.Module, x: Tensor, y: Tensor, generator: torch.Generator | None = None
-    ) -> Tensor:
+    @guarded
+    def __call__(self, model: nn.Module, x: Tensor, y: Tensor, generator: None) -> Tensor:
         """Fooling images; x itself, bit for bit, where it is misclassified already or nothing was found.
 
         A fresh pass says what fools.
@@ -42,16 +39,11 @@ class _FewPixels:
         Raises:
             ValueError: a gradient that it follows was not finite.
         """
-        with evaluation_mode(model):
-            x, y = admitted(model, x, y)
-            with exact(x):
-                left = (model(x).argmax(1) == y).nonzero().squeeze(1)
-            result = x.clone()
-            if len(left):
-                made = self._search(model, x[left], y[left])
-                with exact(x):
-                    fooled = model(made).argmax(1) != y[left]
-                result[left[fooled]] = made[fooled]
+        result, left = x.clone(), correct(model, x, y).to(x.device).nonzero().squeeze(1)
+        if len(left):
+            made = self._search(model, x[left], y[left])
+            fooled = ~correct(model, made, y[left]).to(x.device)
+            result[left[fooled]] = made[fooled]
         return result
 
     def _search(self, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
@@ -107,19 +99,19 @@ class SigmaZero(_FewPixels):
                 gain = margin(model(leaf), y)
                 fools, pixels = gain > SURE, l0_distance(x, made).float()
                 fewer = fools & (pixels < fewest)
-                best = torch.where(_wide(fewer), made, best)
+                best = torch.where(wide(fewer, x), made, best)
                 fewest = torch.where(fewer, pixels, fewest)
                 if step == self.steps:
                     break
                 squared = (leaf - x).square().sum(1).flatten(1)
                 loss = (2 * SURE - gain).clamp_min(0) + (squared / (squared + self.sigma)).mean(1)
                 (gradient,) = torch.autograd.grad(loss.sum(), leaf)
-                gradient = gradient / _wide(gradient.flatten(1).abs().amax(1).clamp_min(1e-12))
+                gradient = gradient / gradient.abs().amax((1, 2, 3), keepdim=True).clamp_min(1e-12)
                 movement, state = adam(-gradient, state, step)
                 rate = self.learning_rate * (0.55 + 0.45 * math.cos(math.pi * step / self.steps))
                 tau = (tau + self.threshold_step * torch.where(fools, rate, -rate)).clamp(0, 1)
                 made = (made + rate * movement).clamp(0, 1)
-                slight = (made - x).abs().amax(1, keepdim=True) < _wide(tau)
+                slight = (made - x).abs().amax(1, keepdim=True) < wide(tau, x)
                 made = torch.where(slight, x, made)
         lost = ~made.isfinite().flatten(1).all(1)
         if lost.any():
@@ -201,8 +193,3 @@ def minimal_l0(
         check_inside(BOX, x, x_adv, tolerance=0)
         distances.append(l0_distance(x, x_adv).float().cpu().masked_fill(correct(model, x_adv, y), torch.inf))
     return torch.cat(distances)
-
-
-def _wide(values: Tensor) -> Tensor:
-    """[N] as [N, 1, 1, 1]."""
-    return values.view(-1, 1, 1, 1)

@@ -98,12 +98,5 @@ def binary_abs_mnist(classes: int = 10) -> nn.Module:
     return AnalysisBySynthesis(classes, front=Binarise(), factors=BINARY_FACTORS)
 
 
-ARCHITECTURES = {
-    "abs_mnist": abs_mnist,
-    "acgan_mnist": acgan_mnist,
-    "acgan_mnist_narrow": acgan_mnist_narrow,
-    "binary_abs_mnist": binary_abs_mnist,
-    "inv_cnn": inv_cnn,
-    "l0_sparse_mnist": l0_sparse_mnist,
-    "resnet_mnist": resnet_mnist,
-}
+_GENERATIVE = (abs_mnist, acgan_mnist, acgan_mnist_narrow, binary_abs_mnist)
+ARCHITECTURES = {build.__name__: build for build in (*_GENERATIVE, inv_cnn, l0_sparse_mnist, resnet_mnist)}

@@ -50,9 +50,6 @@ class SparseFrontEnd(nn.Module):
         kept = frequencies * _largest(frequencies, self.k)
         return self.basis.T @ kept @ self.basis
 
-    def extra_repr(self) -> str:
-        return f"k={self.k}, t={self.t}, iterations={self.iterations}"
-
 
 def _largest(x: Tensor, n: int) -> Tensor:
     """Where the ``n`` entries of largest magnitude of each channel stand: bool, like ``x``."""

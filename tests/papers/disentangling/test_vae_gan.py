@@ -445,8 +445,8 @@ def test_the_quality_is_what_it_says():
 )
 def test_one_that_has_failed_does_not_pass(codes, made, message):
     with pytest.raises(VaeGanError, match=re.escape(message)) as failure:
-        gate(Told(torch.full((20, 10), codes), made), batch(20), samples=20, name="class 3")
-    assert str(failure.value).startswith("class 3 does not pass the quality gate")
+        gate(Told(torch.full((20, 10), codes), made), batch(20), samples=20)
+    assert str(failure.value).startswith("the VAE-GAN does not pass the quality gate")
     assert "more epochs, from another seed, or at full width" in str(failure.value)
 
 

