@@ -109,7 +109,7 @@ def test_a_row_is_found_by_its_coordinates(tmp_path):
     assert claims.find(["EAT-T7"], {"architecture": "D", "quantity": "FGSM"}).row == "D_adv eps=0.1 | FGSM"
     assert claims.find(["EAT-L7", "EAT-T7"], {"eps": 0.3}).row == "C_adv eps=0.3 | FGSM"
     assert claims.find(["EAT-T7"], {"architecture": "E"}) is None
-    with pytest.raises(ValueError, match=r"is no single row: 'D_adv eps=0.1 \| FGSM', 'D_adv eps=0.1 \| R"):
+    with pytest.raises(ValueError, match=r"'D_adv eps=0.1 \| FGSM', 'D_adv eps=0.1 \| R"):
         claims.find(["EAT-T7"], {"architecture": "D"})
     assert claims.coordinates(["EAT-T7"], ("architecture", "eps")) == [("C", 0.3), ("D", 0.1)]
     assert claims.coordinates(["EAT-T7"], ("eps",), architecture="D") == [(0.1,)]
@@ -138,37 +138,37 @@ TABLE = "line = '{a}'\nkeys = ['a']\ncolumns = ['x', 'y']\n"
 
 
 @pytest.mark.parametrize(("text", "expected"), [
-    ("[paper", "Expected ']' at the end of a table"),
+    ("[paper", "table"),
     (CLAIMS.replace('url = "https://example.org"', ""), "key 'url' is missing"),
-    (CLAIMS + "[extra]\n", "unknown key 'extra'; there are paper, parameters"),
-    (PAPER + "[[claims]]\nstatement = 's'\n", "claim None: key 'id' is missing"),
-    (PAPER + BLOCK + "criteria = 1\n", r"claim 'X': unknown key 'criteria' \(did you mean 'criterion'\?\)"),
-    (PAPER + BLOCK + "min_n = -1\n", "claim 'X': 'min_n' has the wrong type or range: -1"),
-    (PAPER + BLOCK + "min_n = true\n", "claim 'X': 'min_n' has the wrong type or range: True"),
-    (PAPER + BLOCK + "unit = 1\n", "claim 'X': 'unit' has the wrong type or range: 1"),
-    (PAPER + BLOCK + CRITERION, "claim 'X': it has no rows: give 'rows', or 'line', 'keys'"),
-    (PAPER + BLOCK.replace("X", "Y") + ROW, "claim 'Y': it has no title"),
-    (PAPER.replace("X =", "Y =") + BLOCK.replace("X", "X") + ROW, "claim 'X': it has no title"),
-    (PAPER + "Y = 'unused'\n" + BLOCK + CRITERION + ROW, "title of unknown claim 'Y'; there are X"),
-    (PAPER + BLOCK + ROW, "claim 'X': row 'a': key 'criterion' is missing"),
-    (PAPER + BLOCK + CRITERION + "rows = [{ row = 'a' }]\n", "row 'a': criterion 'within' needs 'paper' as a number"),
-    (PAPER + BLOCK + CRITERION + ROW.replace("1", "[1, 2]"), "needs 'paper' as a number, got"),
-    (PAPER + BLOCK + CRITERION + ROW.replace("1", "nan"), "'paper' has the wrong type or range: nan"),
-    (PAPER + BLOCK + CRITERION + ROW.replace("1", "'five'"), "'paper' must be a finite number"),
-    (PAPER + BLOCK + "criterion = { kind = 'near' }\n" + ROW, "claim 'X': row 'a': unknown criterion kind 'near'"),
-    (PAPER + BLOCK + "criterion = { kind = 'rank', least = 1, most = 2 }\n" + ROW, "'rank': unknown key 'most'"),
-    (PAPER + BLOCK + CRITERION + "fidelity = 'close'\n" + ROW, "row 'a': unknown fidelity 'close'"),
-    (PAPER + BLOCK + CRITERION + "otherwise = 'close'\n" + ROW, "row 'a': unknown fidelity 'close'"),
-    (PAPER + BLOCK + CRITERION + "depends_on = ['epoch']\n" + ROW, "claim 'X': depends_on: unknown parameter 'epoch'"),
-    (PAPER + BLOCK + CRITERION + "except = [{ fidelity = 'exact' }]\n" + ROW, "row 'a': key 'at' is missing"),
-    (PAPER + BLOCK + CRITERION + TABLE, "a table needs line, keys, columns, cells; given: line, keys, columns"),
-    (PAPER + BLOCK + CRITERION + TABLE + "cells = [['C', 1]]\n", "needs 1 coordinates and 2 numbers"),
-    (PAPER + BLOCK + CRITERION + "rows = [{ row = 'a', papper = 1 }]\n", "row 'a': unknown key 'papper'"),
-    (PAPER + BLOCK + CRITERION + "rows = [{ paper = 1 }]\n", "row None: key 'row' is missing"),
-    (PAPER + BLOCK + CRITERION + "rows = ['a']\n", "row None: expected a table of keys, got 'a'"),
-    (PAPER + BLOCK + CRITERION + "rows = [" + "{ row = 'a', paper = 1 }, " * 2 + "]\n", "row 'a' appears twice"),
+    (CLAIMS + "[extra]\n", "'extra'.*paper, parameters"),
+    (PAPER + "[[claims]]\nstatement = 's'\n", "'id' is missing"),
+    (PAPER + BLOCK + "criteria = 1\n", "'X': unknown key 'criteria'.*'criterion'"),
+    (PAPER + BLOCK + "min_n = -1\n", "'X': 'min_n'.* -1"),
+    (PAPER + BLOCK + "min_n = true\n", "'X': 'min_n'.* True"),
+    (PAPER + BLOCK + "unit = 1\n", "'X': 'unit'.* 1"),
+    (PAPER + BLOCK + CRITERION, "'X'.*no rows"),
+    (PAPER + BLOCK.replace("X", "Y") + ROW, "'Y'.*no title"),
+    (PAPER.replace("X =", "Y =") + BLOCK.replace("X", "X") + ROW, "'X'.*no title"),
+    (PAPER + "Y = 'unused'\n" + BLOCK + CRITERION + ROW, "title.*'Y'.* X"),
+    (PAPER + BLOCK + ROW, "'X'.*'a'.*'criterion' is missing"),
+    (PAPER + BLOCK + CRITERION + "rows = [{ row = 'a' }]\n", "'a'.*'within'.*'paper'"),
+    (PAPER + BLOCK + CRITERION + ROW.replace("1", "[1, 2]"), "'paper' as a number"),
+    (PAPER + BLOCK + CRITERION + ROW.replace("1", "nan"), "'paper'.* nan"),
+    (PAPER + BLOCK + CRITERION + ROW.replace("1", "'five'"), "'paper'.*finite"),
+    (PAPER + BLOCK + "criterion = { kind = 'near' }\n" + ROW, "'X'.*'a'.*kind 'near'"),
+    (PAPER + BLOCK + "criterion = { kind = 'rank', least = 1, most = 2 }\n" + ROW, "'rank'.*'most'"),
+    (PAPER + BLOCK + CRITERION + "fidelity = 'close'\n" + ROW, "'a'.*fidelity 'close'"),
+    (PAPER + BLOCK + CRITERION + "otherwise = 'close'\n" + ROW, "'a'.*fidelity 'close'"),
+    (PAPER + BLOCK + CRITERION + "depends_on = ['epoch']\n" + ROW, "'X': depends_on.*'epoch'"),
+    (PAPER + BLOCK + CRITERION + "except = [{ fidelity = 'exact' }]\n" + ROW, "'a'.*'at' is missing"),
+    (PAPER + BLOCK + CRITERION + TABLE, "cells; .*line, keys, columns"),
+    (PAPER + BLOCK + CRITERION + TABLE + "cells = [['C', 1]]\n", "1 coord.* 2 numbers"),
+    (PAPER + BLOCK + CRITERION + "rows = [{ row = 'a', papper = 1 }]\n", "'a'.*'papper'"),
+    (PAPER + BLOCK + CRITERION + "rows = [{ paper = 1 }]\n", "'row' is missing"),
+    (PAPER + BLOCK + CRITERION + "rows = ['a']\n", "table of keys.*'a'"),
+    (PAPER + BLOCK + CRITERION + "rows = [" + "{ row = 'a', paper = 1 }, " * 2 + "]\n", "'a'.* twice"),
     (PAPER + "[picture]\nids = ['X']\n", "key 'lines' is missing"),
-    ("[parameters]\nx = { values = 1 }\n", "parameter 'x' needs one of"),
+    ("[parameters]\nx = { values = 1 }\n", "'x' needs"),
 ])  # fmt: skip
 def test_a_wrong_declaration_is_an_error_that_says_where(tmp_path, text, expected):
     with pytest.raises(ValueError, match=expected) as caught:

@@ -234,14 +234,14 @@ def git(repo: Path, *words: str) -> None:
 @pytest.mark.parametrize("profile", ["standard", "paper"])
 def test_criteria_are_committed_before_they_are_measured(repo, executed, profile):
     git(repo, "init")
-    with pytest.raises(PipelineError, match=rf"spots\.toml has uncommitted changes: .* a {profile} run"):
+    with pytest.raises(PipelineError, match=rf"spots\.toml.*uncommitted.* {profile} "):
         pipeline.run("spots", profile, {})  # not even tracked
     git(repo, "add", ".")
     git(repo, "commit", "-m", "criteria")
     pipeline.run("spots", profile, {})
     (repo / "chapters" / "spots.toml").write_text(CLAIMS.replace("points = 5", "points = 50"))
     for stage in ("edited", "added"):
-        with pytest.raises(PipelineError, match="uncommitted changes"):
+        with pytest.raises(PipelineError, match="uncommitted"):
             pipeline.publish("spots", profile, {})
         if stage == "edited":
             git(repo, "add", ".")
@@ -310,7 +310,7 @@ def test_a_chapter_with_claims_but_without_results_is_a_failure(repo):
     notebook = nbformat.read(path, as_version=4)
     del notebook.cells[-1]
     nbformat.write(notebook, path)
-    with pytest.raises(PipelineError, match="carries no results"):
+    with pytest.raises(PipelineError, match="no results"):
         pipeline.run("spots", "quick", {})
     assert not (repo / "_build" / "quick" / "spots.ipynb").exists()
     assert not (repo / "_build" / "quick" / "results").exists()
@@ -444,7 +444,7 @@ def test_a_chapter_that_fails_stops_the_book_and_those_that_are_made_stay_made(
         execute(chapter, *rest)
 
     monkeypatch.setattr(pipeline, "execute", fails_in_the_second)
-    with pytest.raises(PipelineError, match="longer: ZeroDivisionError"):
+    with pytest.raises(PipelineError, match=r"longer.*ZeroDivisionError"):
         pipeline.book()
     monkeypatch.setattr(pipeline, "execute", execute)
     pipeline.book()
@@ -543,7 +543,7 @@ def published_once(tmp_path_factory) -> Path:
         patch.setattr(provenance, "repository", lambda: root)
         patch.setenv("ROBUSTUTILS_CACHE", str(root.parent / "cache"))
         assert pipeline.checkable() == []
-        with pytest.raises(PipelineError, match="spots has no published outcomes"):
+        with pytest.raises(PipelineError, match=r"spots.* no published"):
             pipeline.check("spots")
         pipeline.publish("spots", "standard", {})
     return root
@@ -627,7 +627,7 @@ def test_references_follow_the_text_are_the_outputs_of_tagged_cells_alone_and_su
     assert path.with_suffix(".py").read_text() == text
     good = path.read_text()
     path.with_suffix(".py").write_text(text.replace('"two", "spots"', '"two", 1 / 0'))
-    with pytest.raises(PipelineError, match="ZeroDivisionError: division by zero"):
+    with pytest.raises(PipelineError, match="ZeroDivisionError"):
         pipeline.renew_references()
     assert path.read_text() == good
     path.with_suffix(".py").write_text(text)
@@ -651,7 +651,7 @@ def test_rendering_takes_warnings_as_errors_and_shows_them(repo, monkeypatch, st
 
     monkeypatch.setattr(pipeline.subprocess, "run", run)
     if status:
-        with pytest.raises(PipelineError, match="a reference is undefined"):
+        with pytest.raises(PipelineError, match="undefined"):
             pipeline.render(repo)
     else:
         assert pipeline.render(repo) == repo / "_build" / "html" / "index.html"
@@ -699,9 +699,9 @@ def test_a_new_chapter_is_written_whole_and_entered_in_the_table_of_contents(rep
 
 
 @pytest.mark.parametrize(("name", "message"), [
-    ("spots", "spots.py is there already"),
-    ("Zebra", "'Zebra' is no name for a chapter: lower-case letters"),
-    ("../zebra", "is no name for a chapter"),
+    ("spots", "spots.py"),
+    ("Zebra", "'Zebra'"),
+    ("../zebra", "/zebra'"),
 ])  # fmt: skip
 def test_a_chapter_is_not_written_over_another_or_outside_the_folder(repo, name, message):
     before = files(repo)

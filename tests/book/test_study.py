@@ -3,7 +3,6 @@
 import json
 import math
 import os
-import re
 
 import numpy as np
 import pytest
@@ -240,30 +239,26 @@ def test_a_reference_that_is_absent_leaves_the_row_out(claims):
 
 
 @pytest.mark.parametrize(("id", "row_", "expected"), [
-    ("EAT-T8", "C | FGSM", "eat claims no id 'EAT-T8'; nearest: 'EAT-T"),
-    ("EAT-T7", "C_adv | FGMS", "eat claims no row 'C_adv | FGMS'; nearest: 'C_adv | FGSM'"),
-    ("EAT-T7", "", "claims no row ''; nearest: "),
+    ("EAT-T8", "C | FGSM", "'EAT-T8'.*: 'EAT-T"),
+    ("EAT-T7", "C_adv | FGMS", r"'C_adv \| FGMS'.*'C_adv \| FGSM'"),
+    ("EAT-T7", "", "row ''.*: "),
 ])  # fmt: skip
 def test_an_unknown_row_names_the_nearest(claims, id, row_, expected):
-    with pytest.raises(ValueError, match=re.escape(expected)):
+    with pytest.raises(ValueError, match=expected):
         begun(claims).record(id, row_, None)
 
 
 def test_a_row_is_recorded_once_judged_only_by_a_criterion_and_errors_name_it(claims):
     begun_ = begun(claims)
     begun_.record("EAT-T7", "C | FGSM", None)
-    with pytest.raises(ValueError, match=r"EAT-T7 'C \| FGSM' is recorded twice"):
+    with pytest.raises(ValueError, match=r"EAT-T7 'C \| FGSM'.* twice"):
         begun_.record("EAT-T7", "C | FGSM", None)
     found = Measurement(4.0, (3.0, 5.0), 100, [7])
-    with pytest.raises(
-        ValueError, match="EAT-T1 'v3': its claim states no criterion; fix one before the run"
-    ):
+    with pytest.raises(ValueError, match=r"EAT-T1 'v3'.*no criterion"):
         begun_.record("EAT-T1", "v3", found)
-    with pytest.raises(ValueError, match=r"EAT-T7 'C_adv \| FGSM': value is not finite: nan"):
+    with pytest.raises(ValueError, match=r"EAT-T7 'C_adv \| FGSM'.* nan"):
         begun_.record("EAT-T7", "C_adv | FGSM", Measurement(math.nan, None, 100, [7]))
-    with pytest.raises(
-        ValueError, match=r"EAT-T7 'C_adv \| FGSM': criterion 'within' decides by the 95% interval"
-    ):
+    with pytest.raises(ValueError, match=r"EAT-T7 'C_adv \| FGSM'.*'within'.* interval"):
         begun_.record("EAT-T7", "C_adv | FGSM", Measurement(4.0, None, 100, [7]))
 
 
@@ -341,7 +336,7 @@ def test_closing_gives_results_and_glues_what_the_text_quotes(claims, chapter, s
 def test_a_claimed_row_that_the_chapter_never_asks_for_is_an_error(claims, chapter, shown):
     begun_ = begun(claims)
     begun_.measure("EAT-T7", by=errors)
-    with pytest.raises(ValueError, match="asks for none of them: EAT-L7 'k = 4'"):
+    with pytest.raises(ValueError, match="none of them: EAT-L7 'k = 4'"):
         begun_.close()
 
 
@@ -349,7 +344,7 @@ def test_a_quoted_number_that_no_row_has_is_an_error(claims, chapter, shown):
     chapter.write_text("# {glue:text}`EAT-T9-typo`")
     begun_ = begun(claims)
     begun_.measure("EAT-T7", "EAT-L7", by=lambda **at: None)
-    with pytest.raises(ValueError, match="the text quotes 'EAT-T9-typo', which eat does not have"):
+    with pytest.raises(ValueError, match=r"'EAT-T9-typo'.* eat"):
         begun_.close()
 
 
@@ -398,24 +393,24 @@ def test_a_failed_write_leaves_the_old_results_alone(claims, tmp_path, monkeypat
 
 
 @pytest.mark.parametrize(("changed", "top", "expected"), [
-    ({}, {"seconds": "absent"}, "key 'seconds' is missing"),
-    ({}, {"claims": {}}, "'claims' has the wrong type"),
-    ({}, {"profile": "fast"}, "unknown profile 'fast'"),
-    ({}, {"paper": {"key": "EAT", "title": ""}}, "key 'url' is missing"),
-    ({}, {"titles": {}}, r"unknown title 'EAT-T7'"),
-    ({}, {"claims": ["EAT-T7"]}, "expected a table of keys, got 'EAT-T7'"),
-    ({"verdict": "proved"}, {}, r"claim 'EAT-T7' row 'C_adv \| FGSM': unknown verdict 'proved'"),
-    ({"row": "C | FGSM"}, {}, r"row 'C \| FGSM': it appears twice"),
-    ({"measured": "3.7"}, {}, "'measured' has the wrong type or range: '3.7'"),
-    ({"measured": math.nan}, {}, "'measured' has the wrong type or range: nan"),
-    ({"n": True}, {}, "'n' has the wrong type or range: True"),
-    ({"fidelity": "reduced"}, {}, "verdict 'reproduced' cannot go with .* fidelity 'reduced'"),
-    ({"verdict": "agrees"}, {}, "verdict 'agrees' cannot go with .* fidelity 'exact'"),
-    ({"fidelity": None}, {}, "verdict 'reproduced' cannot go with"),
-    ({"measured": None}, {}, "verdict 'reproduced' cannot go with measured None"),
-    ({"verdict": "not_run"}, {}, "verdict 'not_run' cannot go with measured 4.0"),
-    ({"verdict": "not_evidence"}, {}, "verdict 'not_evidence' cannot go with .* profile 'standard'"),
-    ({}, {"profile": "quick"}, "verdict 'reproduced' cannot go with .* profile 'quick'"),
+    ({}, {"seconds": "absent"}, "'seconds' is missing"),
+    ({}, {"claims": {}}, "'claims'"),
+    ({}, {"profile": "fast"}, "profile 'fast'"),
+    ({}, {"paper": {"key": "EAT", "title": ""}}, "'url' is missing"),
+    ({}, {"titles": {}}, "title 'EAT-T7'"),
+    ({}, {"claims": ["EAT-T7"]}, "table of keys.*'EAT-T7'"),
+    ({"verdict": "proved"}, {}, r"'EAT-T7' row 'C_adv \| FGSM'.*'proved'"),
+    ({"row": "C | FGSM"}, {}, r"'C \| FGSM'.* twice"),
+    ({"measured": "3.7"}, {}, "'measured'.* '3.7'"),
+    ({"measured": math.nan}, {}, "'measured'.* nan"),
+    ({"n": True}, {}, "'n'.* True"),
+    ({"fidelity": "reduced"}, {}, "'reproduced'.*fidelity 'reduced'"),
+    ({"verdict": "agrees"}, {}, "'agrees'.*fidelity 'exact'"),
+    ({"fidelity": None}, {}, "'reproduced'.*fidelity None"),
+    ({"measured": None}, {}, "'reproduced'.*measured None"),
+    ({"verdict": "not_run"}, {}, "'not_run'.*measured 4.0"),
+    ({"verdict": "not_evidence"}, {}, "'not_evidence'.*profile 'standard'"),
+    ({}, {"profile": "quick"}, "'reproduced'.*profile 'quick'"),
 ])  # fmt: skip
 def test_a_results_file_that_contradicts_itself_is_refused_both_ways(
     claims, tmp_path, changed, top, expected
