@@ -3,26 +3,14 @@
 from dataclasses import FrozenInstanceError
 
 import pytest
-
-from robustutils.book.claims import Claims
+from declared import declared, load
 
 PAPER = '[paper]\nkey = "EAT"\ntitle = "Ensembles"\nurl = "https://example.org"\n[titles]\nX = "A claim"\n'
 BLOCK = '[[claims]]\nid = "X"\nstatement = "s"\n'
 CRITERION = "criterion = { kind = 'within', points = 5 }\n"
 ROW = "rows = [{ row = 'a', paper = 1 }]\n"
-CLAIMS = """
-depends_on = ["epochs"]
-
-[paper]
-key = "EAT"
-title = "Ensembles"
-url = "https://example.org"
-
-[titles]
-EAT-L7 = "The bound is attained (Lemma 7)"
-EAT-T7 = "Single steps (Table 7)"
-EAT-T1 = "ImageNet (Table 1)"
-
+CLAIMS = declared(
+    """
 [parameters]
 epochs = { range = [1, 9], values = 6, protocol = 6 }
 
@@ -50,27 +38,13 @@ statement = "Transfer is stronger."
 criterion = { kind = "greater", null = 0.0 }
 at = { architecture = "C" }
 minus = { training = "standard" }
-
-[[claims]]
-id = "EAT-L7"
-statement = "The construction attains the bound."
-depends_on = []
-criterion = { kind = "exact", tolerance = 1e-9 }
-rows = [{ row = "k = 4", paper = [0.5, 0.25], at = { k = [4, 16] } }]
-
-[[claims]]
-id = "EAT-T1"
-statement = "Step-LL transfers between large networks."
-unit = "%"
-needs = "ImageNet"
-rows = [{ row = "v3" }]
-"""
+""",
+    top='depends_on = ["epochs"]',
+).replace("0.25]", "0.25], at = { k = [4, 16] }")
 
 
-def _claims(folder, text=CLAIMS, name="eat.toml"):
-    path = folder / name
-    path.write_text(text)
-    return Claims.load(path)
+def _claims(folder, text=CLAIMS, chapter="eat"):
+    return load(folder, text, chapter)
 
 
 def test_every_cell_and_every_explicit_row_is_a_row(tmp_path):
@@ -88,11 +62,8 @@ def test_every_cell_and_every_explicit_row_is_a_row(tmp_path):
     assert (cell.criterion.kind, cell.min_n, cell.min_seeds, cell.unit) == ("within", 100, 2, "%")
     assert (explicit.criterion.kind, explicit.statement) == ("greater", "Transfer is stronger.")
     assert claims.rows[-1].needs == "ImageNet"
-    assert [row.title for row in claims.rows][3:5] == [
-        "Single steps (Table 7)",
-        "The bound is attained (Lemma 7)",
-    ]
-    assert list(claims.titles) == ["EAT-L7", "EAT-T7", "EAT-T1"], "in the order of the file's [titles]"
+    assert [row.title for row in claims.rows][3:5] == ["Single steps <b> (Table 7)", "The bound (Lemma 7)"]
+    assert list(claims.titles) == ["EAT-T1", "EAT-T7", "EAT-L7"], "in the order of the file's [titles]"
 
 
 def test_rows_have_coordinates_a_reference_and_a_fidelity(tmp_path):
@@ -119,7 +90,7 @@ def test_a_row_is_found_by_its_coordinates(tmp_path):
 def test_the_hash_is_that_of_the_content(tmp_path):
     first = _claims(tmp_path)
     assert len(first.sha256) == 64
-    assert _claims(tmp_path, name="other.toml").sha256 == first.sha256
+    assert _claims(tmp_path, chapter="other").sha256 == first.sha256
     assert _claims(tmp_path, CLAIMS + "# later\n").sha256 != first.sha256
 
 

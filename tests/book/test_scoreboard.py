@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from declared import declared, load
 
 from robustutils import tables
 from robustutils.book.claim_tables import (
@@ -15,7 +16,6 @@ from robustutils.book.claim_tables import (
     interval_text,
     reason,
 )
-from robustutils.book.claims import Claims
 from robustutils.book.results import MIME
 from robustutils.book.runs import Run
 from robustutils.book.scoreboard import (
@@ -35,17 +35,7 @@ from robustutils.book.study import Study
 from robustutils.outcomes import Measurement
 from robustutils.tables import plain
 
-CLAIMS = """
-[paper]
-key = "EAT"
-title = "Ensembles <1>"
-url = "https://example.org"
-
-[titles]
-EAT-T1 = "ImageNet (Table 1)"
-EAT-T7 = "Single steps <b> (Table 7)"
-EAT-L7 = "The bound (Lemma 7)"
-
+CLAIMS = declared("""
 [picture]
 ids = ["EAT-T7"]
 xlabel = "error (%)"
@@ -64,25 +54,11 @@ line = "{architecture}"
 keys = ["architecture"]
 columns = ["FGSM", "R+FGSM"]
 cells = [["B", 40.0, 17.25], ["B*", 50.0, 20.0]]
-
-[[claims]]
-id = "EAT-L7"
-statement = "The bound."
-criterion = { kind = "exact", tolerance = 0.01 }
-rows = [{ row = "k = 4", paper = [0.5, 0.25] }]
-
-[[claims]]
-id = "EAT-T1"
-statement = "Large networks."
-needs = "ImageNet"
-rows = [{ row = "v3" }]
-"""
+""")
 
 
 def _claims(folder, chapter="eat"):
-    path = folder / f"{chapter}.toml"
-    path.write_text(CLAIMS)
-    return Claims.load(path)
+    return load(folder, CLAIMS, chapter)
 
 
 def _results(folder, profile="standard", value=42.0, chapter="eat", fidelity=None):

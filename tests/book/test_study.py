@@ -7,6 +7,7 @@ import os
 import numpy as np
 import pytest
 import torch
+from declared import declared, load
 
 from robustutils import attacks, provenance
 from robustutils.artifacts import Absent
@@ -17,19 +18,8 @@ from robustutils.book.study import Study
 from robustutils.outcomes import Measurement, Outcomes
 from robustutils.papers.ensemble import objectives
 
-CLAIMS = """
-depends_on = ["epochs", "dataset"]
-
-[paper]
-key = "EAT"
-title = "Ensembles"
-url = "https://example.org"
-
-[titles]
-EAT-T7 = "Single steps (Table 7)"
-EAT-L7 = "The bound is attained (Lemma 7)"
-EAT-T1 = "ImageNet (Table 1)"
-
+CLAIMS = declared(
+    """
 [picture]
 ids = ["EAT-T7"]
 xlabel = "error (%)"
@@ -90,28 +80,14 @@ unit = "%"
 criterion = { kind = "monotone", direction = "increasing" }
 at = { architecture = ["C", "D"], training = "adv", quantity = "FGSM" }
 rows = [{ row = "C, D" }]
-
-[[claims]]
-id = "EAT-L7"
-statement = "The construction attains the bound."
-depends_on = []
-criterion = { kind = "exact", tolerance = 1e-9 }
-rows = [{ row = "k = 4", paper = [0.5, 0.25] }]
-
-[[claims]]
-id = "EAT-T1"
-statement = "Step-LL transfers between large networks."
-unit = "%"
-needs = "ImageNet"
-rows = [{ row = "v3" }]
-"""
+""",
+    top='depends_on = ["epochs", "dataset"]',
+)
 
 
 @pytest.fixture
 def claims(tmp_path) -> Claims:
-    path = tmp_path / "eat.toml"
-    path.write_text(CLAIMS)
-    return Claims.load(path)
+    return load(tmp_path, CLAIMS)
 
 
 def begun(claims: Claims, profile: str = "standard", **parameters) -> Study:
@@ -328,7 +304,7 @@ def test_closing_gives_results_and_glues_what_the_text_quotes(claims, chapter, s
     assert shown["glance-total"] == "7"
     assert shown[results.MIME] == found
     assert (found["datasets"], found["profile"], found["titles"]["EAT-T7"]) == (
-        {"mnist": "ab"}, "standard", "Single steps (Table 7)",
+        {"mnist": "ab"}, "standard", "Single steps <b> (Table 7)",
     )  # fmt: skip
     assert found["claims_sha256"] == claims.sha256
 
