@@ -81,11 +81,17 @@ def test_the_page_needs_no_other_file_and_escapes_names(found):
     assert found[0].answer().endswith("no flag was raised.")
 
 
-def test_flags_stand_first_on_the_page_and_in_the_answer(digits):
-    rounded = examine(Behind(pixels=lambda x: (4 * x).round() / 4), digits, eps=0.1, n=10, report=quiet)
-    assert any("exactly zero at 100%" in flag for flag in rounded.flags)
-    assert "do not trust this number" in rounded.answer()
-    page = rounded.page()
+@pytest.fixture(scope="module")
+def doubtful(digits):
+    """Of a model without gradients that is also random."""
+    model = Behind(pixels=lambda x: (4 * x).round() / 4, logits=lambda z: z + torch.randn_like(z))
+    return examine(model, digits, eps=0.1, n=10, report=quiet)
+
+
+def test_flags_stand_first_on_the_page_and_in_the_answer(doubtful):
+    assert any("exactly zero at 100%" in flag for flag in doubtful.flags)
+    assert "do not trust this number" in doubtful.answer()
+    page = doubtful.page()
     assert page.index('class="flags"') < page.index("<h2>")
 
 
@@ -117,15 +123,14 @@ def test_a_model_that_does_not_fit_is_refused_before_any_rate(digits, model, mes
         examine(model, digits, eps=0.1, n=30, report=quiet)
 
 
-def test_what_is_seen_in_several_parts_is_said_once_and_names_its_cell(digits):
-    noisy = examine(Behind(logits=lambda z: z + torch.randn_like(z)), digits, eps=0.1, n=10, report=quiet)
-    assert sum("two passes differ" in flag for flag in noisy.flags) == 1, noisy.flags
+def test_what_is_seen_in_several_parts_is_said_once_and_names_its_cell(digits, doubtful):
+    assert sum("two passes differ" in flag for flag in doubtful.flags) == 1, doubtful.flags
     dim = Behind(pixels=lambda x: torch.where(x.amax((1, 2, 3), keepdim=True) > 0.97, x, x * 0))
     flags = [
         flag for flag in examine(dim, digits, eps=0.1, n=30, report=quiet).flags if "not above chance" in flag
     ]
-    assert all(flag.startswith("at scale") for flag in flags), flags
-    assert len(flags) <= 1
+    (flag,) = flags
+    assert flag.startswith("at scale")
 
 
 @pytest.mark.parametrize("settings", [{"eps": 0.0}, {"eps": 1.5}, {"n": 3}])
@@ -244,10 +249,10 @@ def test_what_is_no_data_set_is_refused(tmp_path):
 
 
 def test_the_command_writes_a_page_and_numbers_and_overwrites_nothing(tmp_path, capsys):
-    asked = ["examine", "small_cnn", "--data", "digits", "--eps", "0.1", "--n", "20", "--out", str(tmp_path)]
+    asked = ["examine", "small_cnn", "--data", "digits", "--eps", "0.1", "--n", "10", "--out", str(tmp_path)]
     assert __main__.main(asked) == 0
     numbers = json.loads((tmp_path / "small_cnn.json").read_text())
-    assert (numbers["model"], numbers["n"]) == ("small_cnn", 20)
+    assert (numbers["model"], numbers["n"]) == ("small_cnn", 10)
     page = (tmp_path / "small_cnn.html").read_text()
     assert numbers["answer"] in page
     assert numbers["answer"] in capsys.readouterr().out
