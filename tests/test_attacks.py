@@ -153,7 +153,7 @@ def test_the_schedule_scales_each_step_by_its_progress():
 
 @pytest.mark.parametrize("betas", [(1.0, 0.9), (0.9, 1.0), (-0.1, 0.9)])
 def test_adam_refuses_betas_outside_of_their_range(betas):
-    with pytest.raises(ValueError, match=re.escape(f"betas={betas}: both must lie in [0, 1)")):
+    with pytest.raises(ValueError, match=re.escape(f"betas={betas}")):
         Adam(betas=betas)
 
 
@@ -619,20 +619,20 @@ X, Y = torch.full((3, 1, 2, 3), 0.5), torch.tensor([0, 1, 0])
 @pytest.mark.parametrize(
     ("x", "y", "model", "message"),
     [
-        (X[0], Y, linear(), r"x must be float32 \[N, C, H, W\] with N > 0, got torch\.float32 \(1, 2, 3\)"),
-        (X.double(), Y, linear(), r"x must be float32 .*got torch\.float64 \(3, 1, 2, 3\)"),
-        ((255 * X).byte(), Y, linear(), r"x must be float32 .*got torch\.uint8"),
-        (X[:0], Y[:0], linear(), r"with N > 0, got torch\.float32 \(0, 1, 2, 3\)"),
-        (X, Y[:2], linear(), r"y must be int64 \[3\], got torch\.int64 \(2,\)"),
-        (X, Y.int(), linear(), r"y must be int64 \[3\], got torch\.int32 \(3,\)"),
-        (X, Y[:, None], linear(), r"y must be int64 \[3\], got torch\.int64 \(3, 1\)"),
-        (X + 1, Y, linear(), r"pixels must lie in \[0, 1\], got \[1\.5, 1\.5\]"),
-        (X - 1, Y, linear(), r"pixels must lie in \[0, 1\], got \[-0\.5, -0\.5\]"),
-        (X * math.nan, Y, linear(), r"pixels must lie in \[0, 1\], got \[nan, nan\]"),
-        (X, Y, nn.Identity(), r"logits \[3, K\] .* got shape \(3, 1, 2, 3\)"),
-        (X, Y + 1, linear(), r"labels 1\.\.2 do not fit a model of 2 classes"),
-        (X, Y - 1, linear(), r"labels -1\.\.0 do not fit a model of 2 classes"),
-        (X, Y, nn.Sequential(linear(), nn.Softmax(1)), r"must return logits, got probabilities"),
+        (X[0], Y, linear(), r"x .*float32 \(1, 2, 3\)"),
+        (X.double(), Y, linear(), r"x .*float64 \(3, 1, 2, 3\)"),
+        ((255 * X).byte(), Y, linear(), "x .*uint8"),
+        (X[:0], Y[:0], linear(), r"x .*float32 \(0, 1, 2, 3\)"),
+        (X, Y[:2], linear(), r"y .*\[3\].*int64 \(2,\)"),
+        (X, Y.int(), linear(), r"y .*int32 \(3,\)"),
+        (X, Y[:, None], linear(), r"y .*\[3\].*int64 \(3, 1\)"),
+        (X + 1, Y, linear(), r"pixels.*\[1\.5, 1\.5\]"),
+        (X - 1, Y, linear(), r"pixels.*\[-0\.5, -0\.5\]"),
+        (X * math.nan, Y, linear(), r"pixels.*\[nan, nan\]"),
+        (X, Y, nn.Identity(), r"logits.*shape \(3, 1, 2, 3\)"),
+        (X, Y + 1, linear(), r"labels 1\.\.2.* 2 classes"),
+        (X, Y - 1, linear(), r"labels -1\.\.0.* 2 classes"),
+        (X, Y, nn.Sequential(linear(), nn.Softmax(1)), "probabilities"),
     ],
 )
 def test_wrong_input_is_refused_by_every_attack(name, x, y, model, message):
@@ -644,23 +644,20 @@ def test_wrong_input_is_refused_by_every_attack(name, x, y, model, message):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: IFGSM(eps=0.1, steps=0), "steps=0: at least one step"),
-        (lambda: PGD(threat=Linf(eps=0.1), steps=0), "steps=0: at least 1"),
-        (lambda: PGD(threat=Linf(eps=0.1), restarts=0), "restarts=0: at least 1"),
-        (lambda: PGD(threat=Linf(eps=0.1), step_size=0.0), r"step_size=0\.0: must be positive"),
-        (lambda: PGD(threat=Linf(eps=0.1), step_size=-0.01), r"step_size=-0\.01: must be positive"),
-        (lambda: PGD(threat=Linf(eps=0.1), step_size=math.nan), "step_size=nan: must be positive"),
-        (lambda: RFGSM(eps=0.1, alpha=0.2), r"alpha=0\.2: .*\[0, eps=0\.1\]"),
-        (lambda: RFGSM(eps=0.1, alpha=-0.1), r"alpha=-0\.1: .*\[0, eps=0\.1\]"),
-        (lambda: WorstOf(attacks=()), r"attacks=\(\): "),
-        (
-            lambda: WorstOf(attacks=(FGSM(eps=0.1), FGSM(eps=0.2))),
-            r"different threat sets: .*eps=0\.1.*eps=0\.2",
-        ),
-        (lambda: FGSM(eps=8.0)(linear(), X, Y), r"eps=8\.0: .*\[0, 1\]"),
-        (lambda: FGSM(eps=-0.1)(linear(), X, Y), r"eps=-0\.1: .*\[0, 1\]"),
-        (lambda: RFGSM(eps=8.0)(linear(), X, Y), r"eps=8\.0: .*\[0, 1\]"),
-        (lambda: IFGSM(eps=math.nan)(linear(), X, Y), r"eps=nan: .*\[0, 1\]"),
+        (lambda: IFGSM(eps=0.1, steps=0), "steps=0"),
+        (lambda: PGD(threat=Linf(eps=0.1), steps=0), "steps=0"),
+        (lambda: PGD(threat=Linf(eps=0.1), restarts=0), "restarts=0"),
+        (lambda: PGD(threat=Linf(eps=0.1), step_size=0.0), r"step_size=0\.0"),
+        (lambda: PGD(threat=Linf(eps=0.1), step_size=-0.01), r"step_size=-0\.01"),
+        (lambda: PGD(threat=Linf(eps=0.1), step_size=math.nan), "step_size=nan"),
+        (lambda: RFGSM(eps=0.1, alpha=0.2), r"alpha=0\.2.*eps=0\.1"),
+        (lambda: RFGSM(eps=0.1, alpha=-0.1), r"alpha=-0\.1.*eps=0\.1"),
+        (lambda: WorstOf(attacks=()), r"attacks=\(\)"),
+        (lambda: WorstOf(attacks=(FGSM(eps=0.1), FGSM(eps=0.2))), r"threat.*eps=0\.1.*eps=0\.2"),
+        (lambda: FGSM(eps=8.0)(linear(), X, Y), r"eps=8\.0"),
+        (lambda: FGSM(eps=-0.1)(linear(), X, Y), r"eps=-0\.1"),
+        (lambda: RFGSM(eps=8.0)(linear(), X, Y), r"eps=8\.0"),
+        (lambda: IFGSM(eps=math.nan)(linear(), X, Y), "eps=nan"),
     ],
 )
 def test_hyperparameters_out_of_range_are_refused(make, message):

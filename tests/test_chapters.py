@@ -87,10 +87,10 @@ def test_a_single_architecture_and_a_model_of_ones_own_are_enough(tmp_path: Path
 @pytest.mark.parametrize(
     ("parameters", "message"),
     [
-        ({"architectures": "E"}, "architectures='E': allowed are A, B"),
-        ({"architectures": "B,D", "ensembles": "ens3"}, "architectures='B,D' lacks A, C"),
-        ({"architectures": "C,D", "defended": "A"}, "defended='A': none of architectures='C,D'"),
-        ({"weights": "mine.safetensors"}, "weights='mine.safetensors': needs -p model"),
+        ({"architectures": "E"}, "architectures='E'.* A, B"),
+        ({"architectures": "B,D", "ensembles": "ens3"}, "architectures='B,D'.* A, C"),
+        ({"architectures": "C,D", "defended": "A"}, "defended='A'.*architectures='C,D'"),
+        ({"weights": "mine.safetensors"}, "weights='mine.safetensors'.*model"),
     ],
 )
 def test_models_that_do_not_fit_together_stop_the_chapter_at_its_start(parameters, message):
@@ -101,14 +101,14 @@ def test_models_that_do_not_fit_together_stop_the_chapter_at_its_start(parameter
 @pytest.mark.parametrize(
     ("parameters", "message"),
     [
-        ({"dataset": "svhn"}, "dataset='svhn': allowed are digits, mnist"),
-        ({"dataset": "gtsrb,gtsrb_half"}, "two of them stand for the same set"),
-        ({"defences": "wrmm"}, r"defences='wrmm' \(did you mean 'wrm'\?\)|'wrmm'"),
-        ({"alpha": 0.85, "beta": 0.2}, r"beta=0.2 with alpha=0.85: pixels would leave \[0, 1\]"),
-        ({"alpha": 1.5}, "alpha=1.5: must be a number from 0.01 to 1.0"),
-        ({"epsilon": 2.0}, "epsilon=2.0: an linf radius is at most 1; -p defences wrm has an l2 radius"),
-        ({"n_test": 3}, "n_test=3: must be a whole number from 40"),
-        ({"weights": "mine.safetensors"}, "weights='mine.safetensors': needs -p model"),
+        ({"dataset": "svhn"}, "dataset='svhn'.*digits, mnist"),
+        ({"dataset": "gtsrb,gtsrb_half"}, "same set"),
+        ({"defences": "wrmm"}, "'wrmm'"),
+        ({"alpha": 0.85, "beta": 0.2}, "beta=0.2.*alpha=0.85"),
+        ({"alpha": 1.5}, "alpha=1.5.* 1.0"),
+        ({"epsilon": 2.0}, "epsilon=2.0.*wrm"),
+        ({"n_test": 3}, "n_test=3.* 40"),
+        ({"weights": "mine.safetensors"}, "weights='mine.safetensors'.*model"),
     ],
 )
 def test_blind_spots_that_cannot_be_stop_the_chapter_at_its_start(parameters, message):
@@ -187,7 +187,7 @@ def test_a_network_that_is_nearly_always_wrong_stops_the_chapter(monkeypatch):
         return torch.arange(len(labels)) < 3
 
     monkeypatch.setattr(evaluation, "correct", wrong)
-    with pytest.raises(SanityError, match="natural on digits: fewer than 4"):
+    with pytest.raises(SanityError, match="natural on digits"):
         run_here("blind_spot", **BRIEF | {"defences": "wrm"})
 
 

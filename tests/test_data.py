@@ -123,11 +123,11 @@ def test_root_is_the_argument_then_the_variable_then_the_users_folder(tmp_path, 
 @pytest.mark.parametrize(
     ("name", "split", "message"),
     [
-        ("mnits", "train", r"unknown data set 'mnits' \(did you mean 'mnist'\?\); there are digits, mnist, "),
-        ("fashion-mnist", "train", r"did you mean 'fashion_mnist'\?"),
-        ("zebra", "train", r"unknown data set 'zebra'; there are digits"),
-        ("mnist", "tset", r"unknown split of mnist 'tset' \(did you mean 'test'\?\); there are train, test"),
-        ("imagenet", "train", r"unknown split of imagenet 'train'; there are val"),
+        ("mnits", "train", "data set 'mnits'.*'mnist'.*digits, mnist, "),
+        ("fashion-mnist", "train", "'fashion-mnist'.*'fashion_mnist'"),
+        ("zebra", "train", "data set 'zebra'; .*digits"),
+        ("mnist", "tset", "split of mnist 'tset'.*'test'.*train, test"),
+        ("imagenet", "train", "split of imagenet 'train'.* val"),
     ],
 )
 def test_unknown_name_or_split_lists_what_is_allowed(name, split, message):
@@ -203,7 +203,7 @@ def test_first_is_a_prefix_with_the_fingerprint_of_just_these(mnist):
 
 @pytest.mark.parametrize("n", [0, -1, 8])
 def test_first_refuses_a_number_outside_of_the_set(mnist, n):
-    with pytest.raises(ValueError, match=rf"n = {n}: mnist \(train\) has 7 examples"):
+    with pytest.raises(ValueError, match=f"n = {n}.*mnist.* 7 examples"):
         data.load("mnist", root=mnist).first(n)
 
 
@@ -312,7 +312,7 @@ def test_celeba_with_a_changed_list_shows_both_checksums(tmp_path, monkeypatch):
     file = tmp_path / "celeba" / "list_attr_celeba.txt"
     published = md5(file.read_bytes())
     file.write_text(file.read_text().replace("-1 1", "-1 -1"))
-    with pytest.raises(data.DataError, match=rf"list_attr_celeba\.txt is damaged.*published is {published}"):
+    with pytest.raises(data.DataError, match=rf"list_attr_celeba\.txt.*{published}"):
         data.load("celeba", root=tmp_path)
 
 
@@ -344,7 +344,7 @@ def test_imagenet_reads_the_validation_folder_resized_and_cropped_in_the_centre(
 
 def test_imagenet_without_its_meta_file_says_what_is_missing(tmp_path):
     (tmp_path / "imagenet" / "val").mkdir(parents=True)
-    with pytest.raises(data.DataError, match=r"imagenet.*cannot be read.*ILSVRC2012_devkit_t12\.tar\.gz"):
+    with pytest.raises(data.DataError, match=r"imagenet.*ILSVRC2012_devkit_t12\.tar\.gz"):
         data.load("imagenet", "val", root=tmp_path)
 
 
@@ -363,22 +363,20 @@ def test_gtsrb_is_resized_to_32x32(tmp_path, monkeypatch):
 def test_half_and_whole_gtsrb_are_never_taken_for_each_other(tmp_path, monkeypatch, asked, there, split):
     write_gtsrb(tmp_path, 2)
     monkeypatch.setitem(data._GTSRB_COUNTS, there, {"train": (2,), "test": (2,)})
-    with pytest.raises(
-        data.DataError, match=f"does not hold {asked} but the set {there}: 2 images in {split}"
-    ):
+    with pytest.raises(data.DataError, match=f"{asked} .* {there}: 2 images in {split}"):
         data.load(asked, split, root=tmp_path)
 
 
 def test_gtsrb_with_an_image_missing_is_refused(tmp_path):
     write_gtsrb(tmp_path, 3)
-    with pytest.raises(data.DataError, match=r"no known set: 3 images in train, not 26,640 or 39,209"):
+    with pytest.raises(data.DataError, match=r"3 images in train.* 26,640 or 39,209"):
         data.load("gtsrb", root=tmp_path)
 
 
 def test_gtsrb_half_with_other_pixels_shows_both_checksums(tmp_path, monkeypatch):
     write_gtsrb(tmp_path, 2)
     monkeypatch.setitem(data._GTSRB_COUNTS, "gtsrb_half", {"train": (2,), "test": (2,)})
-    with pytest.raises(data.DataError, match=r"train pixels is [0-9a-f]{64}, published is 60158122812c"):
+    with pytest.raises(data.DataError, match=r"train pixels.*[0-9a-f]{64}.*60158122812c"):
         data.load("gtsrb_half", root=tmp_path)
 
 
@@ -418,7 +416,7 @@ def test_truncated_image_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(data._GTSRB_COUNTS, "gtsrb", {"train": (2,), "test": (2,)})
     file = tmp_path / "gtsrb/GTSRB/Training/00001/00001.ppm"
     file.write_bytes(truncate(file.read_bytes()))
-    with pytest.raises(data.DataError, match=r"00001\.ppm cannot be read"):
+    with pytest.raises(data.DataError, match=r"00001\.ppm.*read"):
         data.load("gtsrb", root=tmp_path)
     gc.collect()  # torchvision leaves the file open; its warning belongs to this test
 
@@ -426,7 +424,7 @@ def test_truncated_image_is_named(tmp_path, monkeypatch):
 def test_truncated_file_without_a_published_checksum_is_still_an_error(tmp_path):
     content = {path: idx(np.zeros((2, 28, 28), dtype=np.uint8)) for path in _files.REQUIRED["emnist"]}
     write(tmp_path, {path: truncate(idx_file) for path, idx_file in content.items()})
-    with pytest.raises(data.DataError, match=r"emnist in .* cannot be read"):
+    with pytest.raises(data.DataError, match=r"emnist.*read"):
         data.load("emnist", root=tmp_path)
 
 
@@ -474,7 +472,7 @@ def everything_in(root: Path) -> list[str]:
 
 
 def test_fetch_refuses_a_name_that_is_not_public_before_any_download(tmp_path):
-    with pytest.raises(ValueError, match=r"unknown public data set 'cifar' \(did you mean 'cifar10'\?\)"):
+    with pytest.raises(ValueError, match=r"'cifar'.*'cifar10'"):
         data.fetch(["mnist", "cifar"], tmp_path)
 
 
@@ -523,7 +521,7 @@ def test_failed_download_is_one_clear_error_and_leaves_nothing(tmp_path, serve, 
 def test_download_with_the_wrong_content_is_refused(tmp_path, serve, public_mnist):
     file = "train-images-idx3-ubyte.gz"
     serve({**public_mnist, file: gzip.compress(b"something else")})
-    with pytest.raises(data.DataError, match="mnist could not be downloaded"):
+    with pytest.raises(data.DataError, match=r"mnist.*downloaded"):
         data.fetch(["mnist"], tmp_path)
     assert list(tmp_path.iterdir()) == []
 
@@ -552,7 +550,7 @@ def test_fetch_of_the_invariance_arrays_is_pinned_to_a_commit_and_verified(tmp_p
 
     (tmp_path / "invariance" / "linf" / "all_nns.npy").unlink()
     serve({**files, "all_nns.npy": b"something else"})
-    with pytest.raises(data.DataError, match=r"all_nns\.npy is damaged: its SHA256 is"):
+    with pytest.raises(data.DataError, match=r"all_nns\.npy.*damaged"):
         data.fetch(["invariance"], tmp_path)
     assert len(everything_in(tmp_path)) == 14, "an unverified file was moved into place"
 
@@ -560,14 +558,14 @@ def test_fetch_of_the_invariance_arrays_is_pinned_to_a_commit_and_verified(tmp_p
 def test_fetch_leaves_a_damaged_file_alone(mnist):
     file = mnist / "MNIST/raw/train-labels-idx1-ubyte"
     file.write_bytes(b"broken")
-    with pytest.raises(data.DataError, match="train-labels-idx1-ubyte is damaged"):
+    with pytest.raises(data.DataError, match=r"train-labels-idx1-ubyte.*damaged"):
         data.fetch(["mnist"], mnist)
     assert file.read_bytes() == b"broken"
 
 
 def test_fetch_into_a_place_that_is_no_folder_is_one_clear_error(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(data.DataError, match="mnist could not be downloaded"):
+    with pytest.raises(data.DataError, match=r"mnist.*downloaded"):
         data.fetch(["mnist"], tmp_path / "file")
 
 
@@ -684,7 +682,7 @@ def test_taken_and_changed_examples_have_fingerprints_of_their_own(digits):
     darker = some.changed(some.images * 0.999)
     assert torch.equal(darker.labels, some.labels)
     assert len({some.fingerprint, darker.fingerprint, some.changed(some.images * 0.998).fingerprint}) == 3
-    with pytest.raises(ValueError, match="3 images for the 2 labels of digits"):
+    with pytest.raises(ValueError, match=r"3 images.* 2 labels.*digits"):
         some.changed(digits.images[:3])
 
 

@@ -50,7 +50,7 @@ def test_every_rate_has_its_own_denominator(rate, count, n):
 
 def test_without_a_correct_input_there_is_no_success_rate():
     hopeless = verdicts([F] * 3, [F, F, T])
-    with pytest.raises(ValueError, match="none of 3 inputs is classified correctly"):
+    with pytest.raises(ValueError, match="none of 3"):
         hopeless.success_rate()
     assert hopeless.error_rate() == Rate(2, 3)
     assert hopeless.robust_accuracy() == Rate(0, 3)
@@ -178,9 +178,9 @@ def dark(tiny_data) -> Dataset:
 
 
 @pytest.mark.parametrize(("attack", "message"), [
-    (Shift(by=0.3), r"moved 0\.29\d+ in Linf, allowed 0\.1"),
+    (Shift(by=0.3), r"0\.29\d+ in Linf.* 0\.1"),
     (Shift(by=float("nan")), "not finite"),
-    (Shift(by=0.9, eps=1.0), r"left the box: pixels in \[0\.\d+, 1\.\d+\]"),
+    (Shift(by=0.9, eps=1.0), r"box.*\[0\.\d+, 1\.\d+\]"),
 ])  # fmt: skip
 def test_an_attack_that_cheats_is_caught_and_nothing_is_cached(attack, message, dark, tiny_net, cache):
     with pytest.raises(ThreatError, match=message):
@@ -387,5 +387,5 @@ def test_places_are_those_of_the_first_images_that_all_models_classify_correctly
     right = evaluation.correct(digits_net, few.images, few.labels)
     assert found.tolist() == right.nonzero().flatten()[:10].tolist()
     wrong = dataclasses.replace(few, labels=(few.labels + 1) % 10)
-    with pytest.raises(ValueError, match="no image of 60 is classified correctly by all models"):
+    with pytest.raises(ValueError, match="no image of 60"):
         evaluation.places_of_correct([digits_net], wrong.changed(few.images), 10)

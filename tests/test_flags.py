@@ -103,13 +103,13 @@ def test_inputs_that_are_not_looked_at_do_not_change_the_gradient():
 def test_logits_that_are_not_finite_are_refused_by_every_attack(attack, number):
     dataset = labelled(network())
     broken = Around(network(), behind=lambda z: torch.where(z > 0, number, z))
-    with pytest.raises(ValueError, match=r"\d+ of 40 images are not finite"):
+    with pytest.raises(ValueError, match=r"\d+ of 40 .*not finite"):
         attack(broken, dataset.images, dataset.labels)
 
 
 def test_a_model_that_gives_nan_has_no_accuracy():
     dataset = labelled(network())
-    with pytest.raises(ValueError, match="40 of 40 images are not finite"):
+    with pytest.raises(ValueError, match=r"40 of 40 .*not finite"):
         evaluation.correct(Around(network(), behind=lambda z: z * math.nan), dataset.images, dataset.labels)
 
 
@@ -127,7 +127,7 @@ def test_nan_behind_the_attack_is_no_verdict_either():
             far = (x.sum((1, 2, 3))[:, None] - known).abs().amin(1) > 1e-3
             return torch.where(far[:, None], math.nan, self.net(x))
 
-    with pytest.raises(ValueError, match="are not finite"):
+    with pytest.raises(ValueError, match="not finite"):
         evaluation.evaluate(Guard(), SIGHTED["PGD"], dataset)
 
 
@@ -135,10 +135,10 @@ def test_nan_behind_the_attack_is_no_verdict_either():
 @pytest.mark.parametrize(
     ("behind", "message"),
     [
-        (lambda z: (z, z), "got a tuple"),
-        (lambda z: {"logits": z}, "got a dict"),
-        (lambda z: z[:, :1], r"K >= 2 classes, got shape \(40, 1\)"),
-        (lambda z: z.flatten(), "got shape"),
+        (lambda z: (z, z), "tuple"),
+        (lambda z: {"logits": z}, "dict"),
+        (lambda z: z[:, :1], r"shape \(40, 1\)"),
+        (lambda z: z.flatten(), "shape"),
         (lambda z: z.softmax(1), "probabilities"),
     ],
     ids=["tuple", "dictionary", "one class", "flat", "probabilities"],
@@ -151,7 +151,7 @@ def test_what_is_no_logits_is_refused_in_a_sentence(attack, behind, message):
 
 def test_a_model_of_fewer_classes_is_not_of_these_data():
     dataset = labelled(network())
-    with pytest.raises(ValueError, match="2 classes, and there are labels up to 2"):
+    with pytest.raises(ValueError, match=r"2 classes.*labels.* 2"):
         evaluation.correct(network(classes=2), dataset.images, dataset.labels)
 
 
@@ -169,7 +169,7 @@ def test_a_model_that_no_gradient_passes_is_refused_by_what_follows_gradients(at
             with torch.no_grad():
                 return net(x)
 
-    with pytest.raises(ValueError, match="no gradient reaches the images"):
+    with pytest.raises(ValueError, match="no gradient"):
         attack(Cut(), dataset.images, dataset.labels)
     assert found(Cut(), BLIND["square"]).flags[0].startswith("the gradient is exactly zero at 100%")
 
@@ -282,7 +282,7 @@ def test_weights_made_in_inference_mode_are_refused_in_a_sentence():
     with torch.inference_mode():
         net = network()
     dataset = labelled(network())
-    with pytest.raises(ValueError, match=r"were made in torch\.inference_mode"):
+    with pytest.raises(ValueError, match="inference_mode"):
         SIGHTED["PGD"](net, dataset.images, dataset.labels)
 
 
@@ -343,5 +343,5 @@ def test_layouts_batches_of_one_and_flat_images_are_attacked(attack):
 )
 def test_searches_for_the_smallest_change_pass_the_same_door(search):
     dataset = labelled(network())
-    with pytest.raises(ValueError, match="are not finite"):
+    with pytest.raises(ValueError, match="not finite"):
         search(Around(network(), behind=lambda z: z * math.nan), dataset.images, dataset.labels)

@@ -280,7 +280,7 @@ def test_madry_starts_from_a_truncated_normal_and_biases_of_a_tenth(built):
 )
 @pytest.mark.parametrize("ask", [models.architecture, models.build])
 def test_unknown_architecture_is_refused_with_what_there_is(ask, name, hint):
-    with pytest.raises(ValueError, match=f"unknown architecture '{name}'.*{hint}.*") as error:
+    with pytest.raises(ValueError, match=f"architecture '{name}'.*{hint}") as error:
         ask(name)
     assert all(known in str(error.value) for known in ARCHITECTURES)
 
@@ -521,11 +521,11 @@ def test_a_model_of_ones_own_is_built_and_filled(own):
 @pytest.mark.parametrize(
     ("function", "text"),
     [
-        ("my_own_models", "model='my_own_models': expected package.module:function"),
-        (":net", "model=':net': expected package.module:function"),
-        ("my_own_model:net", "ModuleNotFoundError: No module named 'my_own_model'"),
-        ("my_own_models:nets", "AttributeError: module 'my_own_models' has no attribute 'nets'"),
-        ("my_own_models:text", "returns a str, not a torch.nn.Module"),
+        ("my_own_models", "model='my_own_models'"),
+        (":net", "model=':net'"),
+        ("my_own_model:net", "ModuleNotFoundError"),
+        ("my_own_models:nets", "AttributeError"),
+        ("my_own_models:text", "a str"),
         ("my_own_models:broken", "KeyError: 'layers'"),
     ],
 )
@@ -538,9 +538,9 @@ def test_weights_that_do_not_fit_are_told_clearly(own):
     safetensors.torch.save_file({"1.weight": torch.randn(10, 784)}, own / "w.safetensors")
     (own / "text.safetensors").write_text("no weights at all")
     for name, text in {
-        "w.safetensors": 'Missing key(s) in state_dict: "1.bias"',
-        "text.safetensors": "is no readable safetensors file",
-        "absent.safetensors": "is no readable safetensors file",
+        "w.safetensors": '"1.bias"',
+        "text.safetensors": "safetensors file",
+        "absent.safetensors": "safetensors file",
     }.items():
         with pytest.raises(models.ModelError, match=re.escape(text)) as error:
             models.load("my_own_models:net", own / name)

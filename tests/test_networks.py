@@ -314,13 +314,13 @@ def test_a_damaged_checkpoint_costs_time_and_nothing_else(few, cache, interrupti
 def test_an_unwritable_cache_stops_before_training(few, tmp_path, monkeypatch, fits):
     (tmp_path / "file").touch()
     monkeypatch.setenv("ROBUSTUTILS_CACHE", str(tmp_path / "file" / "cache"))
-    with pytest.raises(CacheError, match="set ROBUSTUTILS_CACHE"):
+    with pytest.raises(CacheError, match="ROBUSTUTILS_CACHE"):
         train(TINY, few)
     assert fits == []
 
 
 def test_an_unknown_architecture_stops_before_training(few):
-    with pytest.raises(ValueError, match=r"unknown architecture 'eat_e' \(did you mean"):
+    with pytest.raises(ValueError, match="architecture 'eat_e'"):
         train(TINY.replace(architecture="eat_e"), few)
 
 
@@ -513,7 +513,7 @@ def test_where_nothing_may_be_trained_a_missing_network_is_named(few, fits):
         network.make_sure,
         lambda: kept(evaluation.correct, network, few.images, few.labels),
     ):
-        with pytest.raises(NotPublished, match=f"{network.name} is not published"):
+        with pytest.raises(NotPublished, match=f"{network.name}.*not published"):
             ask()
     assert fits == []
     shelf.frozen = False
@@ -565,7 +565,7 @@ def test_networks_trained_side_by_side_are_those_trained_one_by_one(few, cache, 
 
 def test_what_stopped_a_worker_is_raised(few):
     networks = [Network(TINY.replace(batch_size=500), few, seed=seed) for seed in (0, 1)]
-    with pytest.raises(ValueError, match=r"batch_size=500: .*between 1 and the 128 examples of digits"):
+    with pytest.raises(ValueError, match=r"batch_size=500.* 128 .*digits"):
         train_side_by_side(networks, workers=1)
     assert not torch.multiprocessing.active_children()
 

@@ -43,7 +43,7 @@ def test_a_difference_is_of_the_seeds_and_images_that_both_have():
     assert found.outcomes["outcomes"].tolist() == [[True, False]]
     assert found.outcomes["reference"].tolist() == [[False, True]]
     assert found.value == 0
-    with pytest.raises(ValueError, match="no seed or no image in common"):
+    with pytest.raises(ValueError, match="no image in common"):
         ours - Outcomes([True], [0], images=[4])
 
 
@@ -64,7 +64,7 @@ def test_numbers_have_means_and_paired_differences():
     assert found.ci95 == pytest.approx(mean_interval([1.5, 3.0, 3.5, 6.0]))
     apart = Outcomes(values, [0, 1]) - Outcomes(values[:1], [0])
     assert (apart.value, apart.seeds) == (0.0, (0,))
-    with pytest.raises(ValueError, match="truth values and numbers have no difference"):
+    with pytest.raises(ValueError, match="truth values and numbers"):
         Outcomes(values, [0, 1]) - Outcomes(values > 2, [0, 1])
 
 
@@ -75,10 +75,10 @@ def test_a_number_that_stands_for_all_points_has_no_interval_over_them():
 
 
 @pytest.mark.parametrize(("values", "seeds", "images", "expected"), [
-    (np.zeros((2, 5)), [0], None, r"numbers \[1 seeds, N\], got float64\[2, 5\]"),
-    (np.zeros((2, 5), bool), [0], None, r"got bool\[2, 5\]"),
-    ([1.0, math.nan], [0], None, "finite numbers"),
-    (np.zeros(5, bool), [0], [1, 2], "5 outcomes of each seed, and places of 2 images"),
+    (np.zeros((2, 5)), [0], None, r"1 seeds.* float64\[2, 5\]"),
+    (np.zeros((2, 5), bool), [0], None, r"bool\[2, 5\]"),
+    ([1.0, math.nan], [0], None, "finite"),
+    (np.zeros(5, bool), [0], [1, 2], "5 .* 2 images"),
 ])  # fmt: skip
 def test_outcomes_of_another_shape_are_refused(values, seeds, images, expected):
     with pytest.raises(ValueError, match=expected):
@@ -134,8 +134,8 @@ def test_a_sequence_is_of_the_seeds_that_all_have():
 @pytest.mark.parametrize(
     ("counts", "seeds", "expected"),
     [
-        ([[True, False], [False, False]], [0, 1], "no example of a seed counts"),
-        ([[True, True]], [0, 1], r"numbers \[2, 2\] and counts \[1, 2\] of 2 seeds"),
+        ([[True, False], [False, False]], [0, 1], "no example"),
+        ([[True, True]], [0, 1], r"\[2, 2\].*\[1, 2\].* 2 seeds"),
         ([[True, True], [True, True]], [0], "of 1 seeds"),
     ],
 )
@@ -158,7 +158,7 @@ def test_a_ranking_is_measured_by_its_auroc():
     assert (found.value, found.ci95, found.n) == (area, interval, 20)
     apart = Ranking(scores, hits, [0]) - Ranking(-scores, hits, [0])
     assert apart.value == pytest.approx(2 * area - 1)
-    with pytest.raises(ValueError, match="no paired reference"):
+    with pytest.raises(ValueError, match="reference"):
         Ranking(scores, hits, [0]).measured(Ranking(scores, hits, [0]))
 
 
@@ -187,13 +187,13 @@ def measured(value=4.0, effect=-78.0, **changes):
 
 
 @pytest.mark.parametrize(("changes", "expected"), [
-    ({"value": math.nan, "per_seed": None}, "value is not finite: nan"),
-    ({"effect": math.inf}, "effect is not finite: inf"),
-    ({"effect_per_seed": [-78.0]}, "effect has 1 values per seed for 2 seeds"),
-    ({"per_seed": [0.04, 0.05]}, "value 4.0 lies outside its values per seed .* same unit?"),
-    ({"effect_ci95": (-0.8, -0.7)}, "does not enclose effect -78.0; same unit?"),
-    ({"effect_ci95": [(-80.0, -70.0)]}, "does not enclose effect -78.0"),
-    ({"effect": None}, "effect_ci95 or effect_per_seed is given without effect"),
+    ({"value": math.nan, "per_seed": None}, "value.* nan"),
+    ({"effect": math.inf}, "effect.* inf"),
+    ({"effect_per_seed": [-78.0]}, "effect has 1 .* 2 seeds"),
+    ({"per_seed": [0.04, 0.05]}, "value 4.0.* per seed"),
+    ({"effect_ci95": (-0.8, -0.7)}, "enclose effect -78.0"),
+    ({"effect_ci95": [(-80.0, -70.0)]}, "enclose effect -78.0"),
+    ({"effect": None}, "without effect"),
 ])  # fmt: skip
 def test_what_cannot_be_a_measurement_is_an_error(changes, expected):
     with pytest.raises(ValueError, match=expected):
@@ -202,7 +202,7 @@ def test_what_cannot_be_a_measurement_is_an_error(changes, expected):
 
 @pytest.mark.parametrize(("n", "seeds"), [(0, [0, 1]), (100, [1, 1])])
 def test_points_and_seeds_are_counted(n, seeds):
-    with pytest.raises(ValueError, match="needs n >= 1 and distinct seeds, got n="):
+    with pytest.raises(ValueError, match=r"distinct seeds.*n="):
         Measurement(4.0, (3.0, 5.0), n, seeds, per_seed=[3.0, 5.0]).check()
 
 

@@ -117,7 +117,7 @@ def test_the_recipe_of_a_defence_is_the_data_sets_own_and_in_full_where_asked():
     assert of("wrm", "mnist", in_full=True) is recipe("wrm_in_full")
     assert of("natural", "mnist", in_full=True) is recipe("natural_in_full")
     assert of("madry", "gtsrb_half") is recipe("madry_gtsrb")
-    with pytest.raises(ValueError, match="unknown defence 'madri'"):
+    with pytest.raises(ValueError, match="defence 'madri'"):
         of("madri", "mnist")
 
 
@@ -202,7 +202,7 @@ def test_every_recipe_names_an_architecture():
     [("eat_a_avd", r"did you mean 'eat_a_adv'\?"), ("zebra", "there are"), ("", "there are")],
 )
 def test_unknown_defence_is_refused_with_what_there_is(name, hint):
-    with pytest.raises(ValueError, match=f"unknown defence '{name}'.*{hint}") as error:
+    with pytest.raises(ValueError, match=f"defence '{name}'.*{hint}") as error:
         recipe(name)
     assert all(known in str(error.value) for known in RECIPES)
 
@@ -226,5 +226,5 @@ def test_the_defences_of_quick_take_a_small_network_and_name_what_there_is():
     assert {recipe_in_seconds(name).architecture for name in ("natural", "madry")} == {"small_cnn"}
     assert blind_spot_recipes.recipe_in_seconds("wrm").epochs == 1
     assert blind_spot_recipes.recipe_in_seconds("natural") == recipe_in_seconds("natural")
-    with pytest.raises(ValueError, match=r"'natura' \(did you mean 'natural'\?\)"):
+    with pytest.raises(ValueError, match=r"'natura'.*'natural'"):
         recipe_in_seconds("natura")

@@ -20,7 +20,7 @@ def verdicts(fooled: int, n: int = 200) -> AttackResult:
 
 def test_a_condition_that_does_not_hold_stops_with_its_message_also_without_assertions():
     sanity.hold(True, "never said")
-    with pytest.raises(SanityError, match="PGD broke a certified image"):
+    with pytest.raises(SanityError, match=r"PGD.*certified"):
         sanity.hold(False, "PGD broke a certified image")
 
 
@@ -36,9 +36,7 @@ def test_a_larger_radius_must_not_make_an_attack_weaker(counts, sound):
     if sound:
         sanity.check_rising(rates, "PGD on A")
     else:
-        with pytest.raises(
-            SanityError, match=r"PGD on A: a larger radius made the attack weaker, 20.0% .* 17.0%"
-        ):
+        with pytest.raises(SanityError, match=r"PGD on A.*20.0%.*17.0%"):
             sanity.check_rising(rates, "PGD on A")
 
 
@@ -46,7 +44,7 @@ def test_an_attack_that_knows_less_must_not_lead_by_much():
     table = sanity.check_not_beaten(verdicts(40), {"transfer": verdicts(20), "twice": verdicts(42)})
     assert [row[0] for row in table.rows] == ["the attack of this chapter", "transfer", "twice"]
     assert table.rows[1][2].startswith("-10.0 [")
-    with pytest.raises(SanityError, match="transfer does better than the white-box attack by 20"):
+    with pytest.raises(SanityError, match=r"transfer.* 20"):
         sanity.check_not_beaten(verdicts(40), {"transfer": verdicts(80)})
     sanity.check_not_beaten(verdicts(40), {"transfer": verdicts(80)}, slack=100)
 

@@ -92,7 +92,7 @@ def test_paired_difference_lies_in_its_interval_and_the_interval_in_minus_one_to
 
 @pytest.mark.parametrize(("a", "b"), [([0, 1], [1, 0]), ([True], [True, False]), ([[True]], [[True]])])
 def test_paired_difference_refuses_other_dtypes_and_shapes(a, b):
-    with pytest.raises(ValueError, match="two boolean vectors of one length"):
+    with pytest.raises(ValueError, match="boolean"):
         paired_difference(a, b)
 
 
@@ -113,7 +113,7 @@ def test_median_interval_is_the_narrowest_pair_of_order_statistics_that_covers(n
 
 @pytest.mark.parametrize("values", [[], [1.0, math.nan], [[1.0, 2.0]]])
 def test_median_interval_needs_finite_values(values):
-    with pytest.raises(ValueError, match="needs finite values in a row"):
+    with pytest.raises(ValueError, match="finite"):
         median_interval(values)
 
 
@@ -125,7 +125,7 @@ def test_t_interval_equals_scipy():
 
 @pytest.mark.parametrize("values", [[], [1.0], [1.0, math.nan], [[1.0, 2.0]]])
 def test_t_interval_needs_two_finite_values(values):
-    with pytest.raises(ValueError, match="at least two finite values"):
+    with pytest.raises(ValueError, match="two finite"):
         mean_interval(values)
 
 
@@ -243,7 +243,7 @@ def test_less_than_one_bin_is_refused(binned):
 def test_the_area_is_scikit_learns_and_inside_its_interval(sample):
     scores, hits = sample
     if hits.all() or not hits.any():
-        with pytest.raises(ValueError, match="needs hits and misses"):
+        with pytest.raises(ValueError, match="misses"):
             auroc(scores, hits)
         return
     area, (low, high) = auroc(scores, hits)
@@ -281,7 +281,7 @@ def test_the_direction_of_the_area_and_its_ends():
 
 @pytest.mark.parametrize("value", [True, False])
 def test_the_area_needs_hits_and_misses(value):
-    with pytest.raises(ValueError, match=f"{4 * value} of 4 are hits"):
+    with pytest.raises(ValueError, match=f"{4 * value} of 4"):
         auroc(np.arange(4.0), np.full(4, value))
 
 
@@ -304,9 +304,9 @@ def test_spearman_equals_scipy_for_numbers_and_for_hits():
     [
         (np.ones(5), np.arange(5.0), "all scores are 1"),
         (np.arange(5.0), np.zeros(5, dtype=bool), "all values are 0"),
-        (np.arange(3.0), np.arange(3.0), "at least 4, got 3 and 3"),
-        (np.arange(5.0), np.arange(6.0), "got 5 and 6"),
-        (np.array([0, 1, np.inf, 3]), np.arange(4.0), "scores has 1 values that are not finite"),
+        (np.arange(3.0), np.arange(3.0), "3 and 3"),
+        (np.arange(5.0), np.arange(6.0), "5 and 6"),
+        (np.array([0, 1, np.inf, 3]), np.arange(4.0), "scores.* 1 .*not finite"),
     ],
 )
 def test_a_correlation_that_cannot_be_is_refused(scores, values, message):
@@ -342,11 +342,11 @@ def test_two_samples_are_vectors_of_finite_numbers(bad):
 @pytest.mark.parametrize(
     ("scores", "hits", "message"),
     [
-        (np.arange(3.0), np.array([True, False]), r"3 scores do not fit hits of shape \[2\]"),
-        (np.array([0.0, np.nan]), np.array([True, False]), "scores has 1 values that are not finite"),
-        (np.array([0.0]), np.array([True]), "scores must be a vector of at least 2"),
-        (np.zeros((2, 2)), np.zeros((2, 2), dtype=bool), r"scores must be a vector .* \[2, 2\]"),
-        (np.arange(2.0), np.array([0, 1]), "hits must be booleans, got int64"),
+        (np.arange(3.0), np.array([True, False]), r"3 scores.* hits.*\[2\]"),
+        (np.array([0.0, np.nan]), np.array([True, False]), "scores.* 1 .*not finite"),
+        (np.array([0.0]), np.array([True]), "scores.*at least 2"),
+        (np.zeros((2, 2)), np.zeros((2, 2), dtype=bool), r"scores.*\[2, 2\]"),
+        (np.arange(2.0), np.array([0, 1]), "hits.*int64"),
     ],
 )
 def test_inputs_that_do_not_fit_are_refused_by_name(measure, scores, hits, message):

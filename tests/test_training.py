@@ -432,7 +432,7 @@ def test_weights_beyond_half_precision_are_refused_by_name(value):
     net = nn.Linear(5, 3)
     with torch.no_grad():
         net.bias[1] = value
-    with pytest.raises(TrainingError, match="bias holds a number that is not finite in half precision"):
+    with pytest.raises(TrainingError, match=r"bias.*half precision"):
         training.rounded(net)
 
 
@@ -447,7 +447,7 @@ def test_a_loss_that_is_not_finite_stops_with_epoch_batch_and_setting(value, tin
         before.extend(p.detach().clone() for p in net.parameters())
         return loss * value
 
-    message = rf"the loss is {value} at epoch 2, batch 2 of 4 \(.*Recording.*0\.02.*float32, seed 5\)"
+    message = rf"loss is {value}.*epoch 2, batch 2 of 4.*Recording.*0\.02.*float32.*seed 5"
     with pytest.raises(TrainingError, match=message):
         fit(net, tiny_data, Recording(at=6, then=spoil), **SETTINGS, learning_rate=0.02)
     assert all(torch.equal(p, q) for p, q in zip(net.parameters(), before, strict=True)), (
@@ -458,10 +458,10 @@ def test_a_loss_that_is_not_finite_stops_with_epoch_batch_and_setting(value, tin
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"epochs": 0}, "epochs=0, .*epochs must be at least 1"),
-        ({"epochs": -2}, "epochs=-2, .*epochs must be at least 1"),
-        ({"batch_size": 0}, "batch_size=0: .*between 1 and the 50 examples of tiny"),
-        ({"batch_size": 51}, "batch_size=51: .*between 1 and the 50 examples of tiny"),
+        ({"epochs": 0}, "epochs=0"),
+        ({"epochs": -2}, "epochs=-2"),
+        ({"batch_size": 0}, "batch_size=0.* 50 .*tiny"),
+        ({"batch_size": 51}, "batch_size=51.* 50 .*tiny"),
         ({"learning_rate": -0.1}, r"learning rate.*-0\.1"),
     ],
 )
@@ -520,5 +520,5 @@ def test_the_exponential_schedule_decays_within_epochs_and_is_ahead_by_one():
 
 @pytest.mark.parametrize(("decay", "epochs"), [(0.0, 20), (-0.9, 20), (1.1, 20), (math.nan, 20), (0.95, 0)])
 def test_an_exponential_schedule_out_of_range_is_refused(decay, epochs):
-    with pytest.raises(ValueError, match=rf"decay={decay}, epochs={epochs}: decay must lie in \(0, 1\]"):
+    with pytest.raises(ValueError, match=rf"decay={decay}, epochs={epochs}"):
         Exponential(decay=decay, epochs=epochs)

@@ -3,26 +3,14 @@
 from dataclasses import FrozenInstanceError
 
 import pytest
-
-from robustutils.book.claims import Claims
+from declared import declared, load
 
 PAPER = '[paper]\nkey = "EAT"\ntitle = "Ensembles"\nurl = "https://example.org"\n[titles]\nX = "A claim"\n'
 BLOCK = '[[claims]]\nid = "X"\nstatement = "s"\n'
 CRITERION = "criterion = { kind = 'within', points = 5 }\n"
 ROW = "rows = [{ row = 'a', paper = 1 }]\n"
-CLAIMS = """
-depends_on = ["epochs"]
-
-[paper]
-key = "EAT"
-title = "Ensembles"
-url = "https://example.org"
-
-[titles]
-EAT-L7 = "The bound is attained (Lemma 7)"
-EAT-T7 = "Single steps (Table 7)"
-EAT-T1 = "ImageNet (Table 1)"
-
+CLAIMS = declared(
+    """
 [parameters]
 epochs = { range = [1, 9], values = 6, protocol = 6 }
 
@@ -50,27 +38,13 @@ statement = "Transfer is stronger."
 criterion = { kind = "greater", null = 0.0 }
 at = { architecture = "C" }
 minus = { training = "standard" }
-
-[[claims]]
-id = "EAT-L7"
-statement = "The construction attains the bound."
-depends_on = []
-criterion = { kind = "exact", tolerance = 1e-9 }
-rows = [{ row = "k = 4", paper = [0.5, 0.25], at = { k = [4, 16] } }]
-
-[[claims]]
-id = "EAT-T1"
-statement = "Step-LL transfers between large networks."
-unit = "%"
-needs = "ImageNet"
-rows = [{ row = "v3" }]
-"""
+""",
+    top='depends_on = ["epochs"]',
+).replace("0.25]", "0.25], at = { k = [4, 16] }")
 
 
-def _claims(folder, text=CLAIMS, name="eat.toml"):
-    path = folder / name
-    path.write_text(text)
-    return Claims.load(path)
+def _claims(folder, text=CLAIMS, chapter="eat"):
+    return load(folder, text, chapter)
 
 
 def test_every_cell_and_every_explicit_row_is_a_row(tmp_path):
@@ -88,11 +62,8 @@ def test_every_cell_and_every_explicit_row_is_a_row(tmp_path):
     assert (cell.criterion.kind, cell.min_n, cell.min_seeds, cell.unit) == ("within", 100, 2, "%")
     assert (explicit.criterion.kind, explicit.statement) == ("greater", "Transfer is stronger.")
     assert claims.rows[-1].needs == "ImageNet"
-    assert [row.title for row in claims.rows][3:5] == [
-        "Single steps (Table 7)",
-        "The bound is attained (Lemma 7)",
-    ]
-    assert list(claims.titles) == ["EAT-L7", "EAT-T7", "EAT-T1"], "in the order of the file's [titles]"
+    assert [row.title for row in claims.rows][3:5] == ["Single steps <b> (Table 7)", "The bound (Lemma 7)"]
+    assert list(claims.titles) == ["EAT-T1", "EAT-T7", "EAT-L7"], "in the order of the file's [titles]"
 
 
 def test_rows_have_coordinates_a_reference_and_a_fidelity(tmp_path):
@@ -109,7 +80,7 @@ def test_a_row_is_found_by_its_coordinates(tmp_path):
     assert claims.find(["EAT-T7"], {"architecture": "D", "quantity": "FGSM"}).row == "D_adv eps=0.1 | FGSM"
     assert claims.find(["EAT-L7", "EAT-T7"], {"eps": 0.3}).row == "C_adv eps=0.3 | FGSM"
     assert claims.find(["EAT-T7"], {"architecture": "E"}) is None
-    with pytest.raises(ValueError, match=r"is no single row: 'D_adv eps=0.1 \| FGSM', 'D_adv eps=0.1 \| R"):
+    with pytest.raises(ValueError, match=r"'D_adv eps=0.1 \| FGSM', 'D_adv eps=0.1 \| R"):
         claims.find(["EAT-T7"], {"architecture": "D"})
     assert claims.coordinates(["EAT-T7"], ("architecture", "eps")) == [("C", 0.3), ("D", 0.1)]
     assert claims.coordinates(["EAT-T7"], ("eps",), architecture="D") == [(0.1,)]
@@ -119,7 +90,7 @@ def test_a_row_is_found_by_its_coordinates(tmp_path):
 def test_the_hash_is_that_of_the_content(tmp_path):
     first = _claims(tmp_path)
     assert len(first.sha256) == 64
-    assert _claims(tmp_path, name="other.toml").sha256 == first.sha256
+    assert _claims(tmp_path, chapter="other").sha256 == first.sha256
     assert _claims(tmp_path, CLAIMS + "# later\n").sha256 != first.sha256
 
 
@@ -138,37 +109,37 @@ TABLE = "line = '{a}'\nkeys = ['a']\ncolumns = ['x', 'y']\n"
 
 
 @pytest.mark.parametrize(("text", "expected"), [
-    ("[paper", "Expected ']' at the end of a table"),
+    ("[paper", "table"),
     (CLAIMS.replace('url = "https://example.org"', ""), "key 'url' is missing"),
-    (CLAIMS + "[extra]\n", "unknown key 'extra'; there are paper, parameters"),
-    (PAPER + "[[claims]]\nstatement = 's'\n", "claim None: key 'id' is missing"),
-    (PAPER + BLOCK + "criteria = 1\n", r"claim 'X': unknown key 'criteria' \(did you mean 'criterion'\?\)"),
-    (PAPER + BLOCK + "min_n = -1\n", "claim 'X': 'min_n' has the wrong type or range: -1"),
-    (PAPER + BLOCK + "min_n = true\n", "claim 'X': 'min_n' has the wrong type or range: True"),
-    (PAPER + BLOCK + "unit = 1\n", "claim 'X': 'unit' has the wrong type or range: 1"),
-    (PAPER + BLOCK + CRITERION, "claim 'X': it has no rows: give 'rows', or 'line', 'keys'"),
-    (PAPER + BLOCK.replace("X", "Y") + ROW, "claim 'Y': it has no title"),
-    (PAPER.replace("X =", "Y =") + BLOCK.replace("X", "X") + ROW, "claim 'X': it has no title"),
-    (PAPER + "Y = 'unused'\n" + BLOCK + CRITERION + ROW, "title of unknown claim 'Y'; there are X"),
-    (PAPER + BLOCK + ROW, "claim 'X': row 'a': key 'criterion' is missing"),
-    (PAPER + BLOCK + CRITERION + "rows = [{ row = 'a' }]\n", "row 'a': criterion 'within' needs 'paper' as a number"),
-    (PAPER + BLOCK + CRITERION + ROW.replace("1", "[1, 2]"), "needs 'paper' as a number, got"),
-    (PAPER + BLOCK + CRITERION + ROW.replace("1", "nan"), "'paper' has the wrong type or range: nan"),
-    (PAPER + BLOCK + CRITERION + ROW.replace("1", "'five'"), "'paper' must be a finite number"),
-    (PAPER + BLOCK + "criterion = { kind = 'near' }\n" + ROW, "claim 'X': row 'a': unknown criterion kind 'near'"),
-    (PAPER + BLOCK + "criterion = { kind = 'rank', least = 1, most = 2 }\n" + ROW, "'rank': unknown key 'most'"),
-    (PAPER + BLOCK + CRITERION + "fidelity = 'close'\n" + ROW, "row 'a': unknown fidelity 'close'"),
-    (PAPER + BLOCK + CRITERION + "otherwise = 'close'\n" + ROW, "row 'a': unknown fidelity 'close'"),
-    (PAPER + BLOCK + CRITERION + "depends_on = ['epoch']\n" + ROW, "claim 'X': depends_on: unknown parameter 'epoch'"),
-    (PAPER + BLOCK + CRITERION + "except = [{ fidelity = 'exact' }]\n" + ROW, "row 'a': key 'at' is missing"),
-    (PAPER + BLOCK + CRITERION + TABLE, "a table needs line, keys, columns, cells; given: line, keys, columns"),
-    (PAPER + BLOCK + CRITERION + TABLE + "cells = [['C', 1]]\n", "needs 1 coordinates and 2 numbers"),
-    (PAPER + BLOCK + CRITERION + "rows = [{ row = 'a', papper = 1 }]\n", "row 'a': unknown key 'papper'"),
-    (PAPER + BLOCK + CRITERION + "rows = [{ paper = 1 }]\n", "row None: key 'row' is missing"),
-    (PAPER + BLOCK + CRITERION + "rows = ['a']\n", "row None: expected a table of keys, got 'a'"),
-    (PAPER + BLOCK + CRITERION + "rows = [" + "{ row = 'a', paper = 1 }, " * 2 + "]\n", "row 'a' appears twice"),
+    (CLAIMS + "[extra]\n", "'extra'.*paper, parameters"),
+    (PAPER + "[[claims]]\nstatement = 's'\n", "'id' is missing"),
+    (PAPER + BLOCK + "criteria = 1\n", "'X': unknown key 'criteria'.*'criterion'"),
+    (PAPER + BLOCK + "min_n = -1\n", "'X': 'min_n'.* -1"),
+    (PAPER + BLOCK + "min_n = true\n", "'X': 'min_n'.* True"),
+    (PAPER + BLOCK + "unit = 1\n", "'X': 'unit'.* 1"),
+    (PAPER + BLOCK + CRITERION, "'X'.*no rows"),
+    (PAPER + BLOCK.replace("X", "Y") + ROW, "'Y'.*no title"),
+    (PAPER.replace("X =", "Y =") + BLOCK.replace("X", "X") + ROW, "'X'.*no title"),
+    (PAPER + "Y = 'unused'\n" + BLOCK + CRITERION + ROW, "title.*'Y'.* X"),
+    (PAPER + BLOCK + ROW, "'X'.*'a'.*'criterion' is missing"),
+    (PAPER + BLOCK + CRITERION + "rows = [{ row = 'a' }]\n", "'a'.*'within'.*'paper'"),
+    (PAPER + BLOCK + CRITERION + ROW.replace("1", "[1, 2]"), "'paper' as a number"),
+    (PAPER + BLOCK + CRITERION + ROW.replace("1", "nan"), "'paper'.* nan"),
+    (PAPER + BLOCK + CRITERION + ROW.replace("1", "'five'"), "'paper'.*finite"),
+    (PAPER + BLOCK + "criterion = { kind = 'near' }\n" + ROW, "'X'.*'a'.*kind 'near'"),
+    (PAPER + BLOCK + "criterion = { kind = 'rank', least = 1, most = 2 }\n" + ROW, "'rank'.*'most'"),
+    (PAPER + BLOCK + CRITERION + "fidelity = 'close'\n" + ROW, "'a'.*fidelity 'close'"),
+    (PAPER + BLOCK + CRITERION + "otherwise = 'close'\n" + ROW, "'a'.*fidelity 'close'"),
+    (PAPER + BLOCK + CRITERION + "depends_on = ['epoch']\n" + ROW, "'X': depends_on.*'epoch'"),
+    (PAPER + BLOCK + CRITERION + "except = [{ fidelity = 'exact' }]\n" + ROW, "'a'.*'at' is missing"),
+    (PAPER + BLOCK + CRITERION + TABLE, "cells; .*line, keys, columns"),
+    (PAPER + BLOCK + CRITERION + TABLE + "cells = [['C', 1]]\n", "1 coord.* 2 numbers"),
+    (PAPER + BLOCK + CRITERION + "rows = [{ row = 'a', papper = 1 }]\n", "'a'.*'papper'"),
+    (PAPER + BLOCK + CRITERION + "rows = [{ paper = 1 }]\n", "'row' is missing"),
+    (PAPER + BLOCK + CRITERION + "rows = ['a']\n", "table of keys.*'a'"),
+    (PAPER + BLOCK + CRITERION + "rows = [" + "{ row = 'a', paper = 1 }, " * 2 + "]\n", "'a'.* twice"),
     (PAPER + "[picture]\nids = ['X']\n", "key 'lines' is missing"),
-    ("[parameters]\nx = { values = 1 }\n", "parameter 'x' needs one of"),
+    ("[parameters]\nx = { values = 1 }\n", "'x' needs"),
 ])  # fmt: skip
 def test_a_wrong_declaration_is_an_error_that_says_where(tmp_path, text, expected):
     with pytest.raises(ValueError, match=expected) as caught:

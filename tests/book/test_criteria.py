@@ -102,15 +102,15 @@ def test_the_table_covers_every_kind_and_every_kind_describes_itself():
 
 
 @pytest.mark.parametrize(("data", "paper", "value", "expected"), [
-    (WITHIN, 5.0, 5.0, "95% interval of the effect and there is none"),
-    (WITHIN, 5.0, (5.0, 6.0), "compares two numbers"),
-    (GREATER, None, 5.0, "95% interval of the effect and there is none"),
-    (EQUIVALENT, None, 5.0, "95% interval of the effect and there is none"),
-    (MONOTONE, None, 5.0, "judges a sequence of values, got 5.0"),
-    (RANK, FIVE, 5.0, "judges a sequence of values, got 5.0"),
-    (RANK, FIVE, (1.0, 2.0), "at least 3 values of each, got 2 and 5"),
-    (EXACT, (1.0, 2.0), 1.0, "compares like with like"),
-    (EXACT, None, 1.0, "compares like with like"),
+    (WITHIN, 5.0, 5.0, "interval"),
+    (WITHIN, 5.0, (5.0, 6.0), "two numbers"),
+    (GREATER, None, 5.0, "interval"),
+    (EQUIVALENT, None, 5.0, "interval"),
+    (MONOTONE, None, 5.0, "sequence.* 5.0"),
+    (RANK, FIVE, 5.0, "sequence.* 5.0"),
+    (RANK, FIVE, (1.0, 2.0), "3 .*2 and 5"),
+    (EXACT, (1.0, 2.0), 1.0, "like with like"),
+    (EXACT, None, 1.0, "like with like"),
 ])  # fmt: skip
 def test_a_measurement_that_a_criterion_cannot_judge_is_an_error(data, paper, value, expected):
     with pytest.raises(ValueError, match=expected):
@@ -118,25 +118,25 @@ def test_a_measurement_that_a_criterion_cannot_judge_is_an_error(data, paper, va
 
 
 @pytest.mark.parametrize(("data", "expected"), [
-    ({}, "unknown criterion kind None; there are within, greater"),
-    ({"kind": "near"}, "unknown criterion kind 'near'"),
-    ({"kind": ["within"]}, "unknown criterion kind"),
-    (GREATER | {"hihg": 3}, r"'greater': unknown key 'hihg' \(did you mean 'high'\?\); there are null, low, high"),
-    ({"kind": "greater", "low": 1}, "'greater': key 'null' is missing"),
+    ({}, "kind None.*within, greater"),
+    ({"kind": "near"}, "kind 'near'"),
+    ({"kind": ["within"]}, "kind.*within"),
+    (GREATER | {"hihg": 3}, r"'greater'.*'hihg'.*'high'.*null, low, high"),
+    ({"kind": "greater", "low": 1}, "'greater'.*'null' is missing"),
     ({"kind": "equivalent"}, "'margin' is missing"),
     ({"kind": "exact"}, "'tolerance' is missing"),
     ({"kind": "monotone"}, "'direction' is missing"),
     ({"kind": "rank"}, "'least' is missing"),
-    ({"kind": "within"}, "needs a positive 'points' or 'relative'"),
-    ({"kind": "within", "points": -1, "relative": 0.1}, "'points' must not be negative, got -1"),
-    ({"kind": "within", "points": "5"}, "'points' must be a finite number, got '5'"),
-    ({"kind": "within", "points": math.nan}, "'points' must be a finite number, got nan"),
-    ({"kind": "within", "points": True}, "'points' must be a finite number, got True"),
-    (WITHIN | {"direction": "down"}, "unknown direction 'down'; there are above, below"),
-    (MONOTONE | {"direction": "above"}, "unknown direction 'above'; there are increasing, decreasing"),
-    (EXACT | {"tolerance": -1}, "'tolerance' must not be negative"),
-    (EQUIVALENT | {"points": -1}, "'points' must not be negative"),
-    (GREATER | {"low": 9}, "low 9 above high 4"),
+    ({"kind": "within"}, "'points' or 'relative'"),
+    ({"kind": "within", "points": -1, "relative": 0.1}, "'points'.* -1"),
+    ({"kind": "within", "points": "5"}, "'points'.* '5'"),
+    ({"kind": "within", "points": math.nan}, "'points'.* nan"),
+    ({"kind": "within", "points": True}, "'points'.* True"),
+    (WITHIN | {"direction": "down"}, "'down'.*above, below"),
+    (MONOTONE | {"direction": "above"}, "'above'.*increasing, decreasing"),
+    (EXACT | {"tolerance": -1}, "'tolerance'.* -1"),
+    (EQUIVALENT | {"points": -1}, "'points'.* -1"),
+    (GREATER | {"low": 9}, "low 9.* high 4"),
 ])  # fmt: skip
 def test_a_misspelt_criterion_is_an_error(data, expected):
     with pytest.raises(ValueError, match=expected):
@@ -170,9 +170,7 @@ def test_a_check_is_not_scored(direction):
 
 
 def test_an_unknown_fidelity_is_refused():
-    with pytest.raises(
-        ValueError, match="unknown fidelity 'faithful'; there are exact, open_choice, code_variant"
-    ):
+    with pytest.raises(ValueError, match=r"fidelity 'faithful'.*exact, open_choice"):
         verdict(True, True, fidelity="faithful", profile="paper")
 
 

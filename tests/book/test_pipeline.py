@@ -234,14 +234,14 @@ def git(repo: Path, *words: str) -> None:
 @pytest.mark.parametrize("profile", ["standard", "paper"])
 def test_criteria_are_committed_before_they_are_measured(repo, executed, profile):
     git(repo, "init")
-    with pytest.raises(PipelineError, match=rf"spots\.toml has uncommitted changes: .* a {profile} run"):
+    with pytest.raises(PipelineError, match=rf"spots\.toml.*uncommitted.* {profile} "):
         pipeline.run("spots", profile, {})  # not even tracked
     git(repo, "add", ".")
     git(repo, "commit", "-m", "criteria")
     pipeline.run("spots", profile, {})
     (repo / "chapters" / "spots.toml").write_text(CLAIMS.replace("points = 5", "points = 50"))
     for stage in ("edited", "added"):
-        with pytest.raises(PipelineError, match="uncommitted changes"):
+        with pytest.raises(PipelineError, match="uncommitted"):
             pipeline.publish("spots", profile, {})
         if stage == "edited":
             git(repo, "add", ".")
@@ -305,12 +305,13 @@ def test_a_failed_run_leaves_the_earlier_one_alone_and_says_why(repo, capsys, th
     assert files(repo / "chapters") == chapters, "the sources are never executed in place"
 
 
-def test_a_chapter_with_claims_but_without_results_is_a_failure(repo):
-    path = repo / "chapters" / "spots.ipynb"
-    notebook = nbformat.read(path, as_version=4)
-    del notebook.cells[-1]
-    nbformat.write(notebook, path)
-    with pytest.raises(PipelineError, match="carries no results"):
+def test_a_chapter_with_claims_but_without_results_is_a_failure(repo, monkeypatch):
+    def silent(notebook, output, **_):
+        nbformat.write(notebook, output)
+        return notebook
+
+    monkeypatch.setattr(papermill, "execute_notebook", silent)
+    with pytest.raises(PipelineError, match="no results"):
         pipeline.run("spots", "quick", {})
     assert not (repo / "_build" / "quick" / "spots.ipynb").exists()
     assert not (repo / "_build" / "quick" / "results").exists()
@@ -366,7 +367,7 @@ def rendered(monkeypatch) -> list[dict[str, str]]:
     return trees
 
 
-def test_the_book_shows_the_run_beside_the_edition_and_writes_into_neither(repo, rendered):
+def test_the_book_shows_the_run_beside_the_edition_and_writes_into_neither(repo, executed, rendered):
     write(repo / "book" / "results" / "spots.json", json.dumps(RESULTS))
     write(repo / "book" / "spots.ipynb", "the published page")
     before = files(repo / "book")
@@ -374,7 +375,7 @@ def test_the_book_shows_the_run_beside_the_edition_and_writes_into_neither(repo,
     assert files(repo / "book") == before
     (tree,) = rendered
     assert {"_config.yml", "_toc.yml", "book/intro.md", "book/scoreboard.md", "book/spots.ipynb"} <= set(tree)
-    assert "radius 0.1" in tree["book/spots.ipynb"], "the page is that of the run"
+    assert "run 1 with {}" in tree["book/spots.ipynb"], "the page is that of the run"
     assert json.loads(tree["book/results/spots.json"]) == RESULTS, "the edition's results stand beside it"
     assert json.loads(tree["book/this_run/spots.json"])["profile"] == "quick"
     assert "not evidence" in tree["book/scoreboard.md"]
@@ -444,7 +445,7 @@ def test_a_chapter_that_fails_stops_the_book_and_those_that_are_made_stay_made(
         execute(chapter, *rest)
 
     monkeypatch.setattr(pipeline, "execute", fails_in_the_second)
-    with pytest.raises(PipelineError, match="longer: ZeroDivisionError"):
+    with pytest.raises(PipelineError, match=r"longer.*ZeroDivisionError"):
         pipeline.book()
     monkeypatch.setattr(pipeline, "execute", execute)
     pipeline.book()
@@ -543,7 +544,7 @@ def published_once(tmp_path_factory) -> Path:
         patch.setattr(provenance, "repository", lambda: root)
         patch.setenv("ROBUSTUTILS_CACHE", str(root.parent / "cache"))
         assert pipeline.checkable() == []
-        with pytest.raises(PipelineError, match="spots has no published outcomes"):
+        with pytest.raises(PipelineError, match=r"spots.* no published"):
             pipeline.check("spots")
         pipeline.publish("spots", "standard", {})
     return root
@@ -639,10 +640,16 @@ def test_a_check_that_compares_nothing_fails_and_leaves_the_report(measured, cap
 
 def test_references_follow_the_text_are_the_outputs_of_tagged_cells_alone_and_survive_a_failure(repo):
     path = repo / "chapters" / "spots.ipynb"
+    before = nbformat.read(path, as_version=4)
     text = path.with_suffix(".py").read_text().replace("# # Spots", "# # More spots")
     path.with_suffix(".py").write_text(text)
     pipeline.write_parameters(path.with_suffix(".py"))
     text = path.with_suffix(".py").read_text()
+    path.with_suffix(".py").write_text(text.replace('"two", "spots"', '"two", 1 / 0'))
+    with pytest.raises(PipelineError, match="ZeroDivisionError"):
+        pipeline.renew_references()
+    assert nbformat.read(path, as_version=4) == before
+    path.with_suffix(".py").write_text(text)
     assert pipeline.renew_references() == ["spots"]
     notebook = nbformat.read(path, as_version=4)
     nbformat.validate(notebook)
@@ -657,15 +664,9 @@ def test_references_follow_the_text_are_the_outputs_of_tagged_cells_alone_and_su
     assert jupytext.writes(notebook, fmt="py:percent").split("# %%")[1:] == text.split("# %%")[1:]
     assert not any("injected-parameters" in cell.metadata.get("tags", []) for cell in notebook.cells)
     assert path.with_suffix(".py").read_text() == text
-    good = path.read_text()
-    path.with_suffix(".py").write_text(text.replace('"two", "spots"', '"two", 1 / 0'))
-    with pytest.raises(PipelineError, match="ZeroDivisionError: division by zero"):
-        pipeline.renew_references()
-    assert path.read_text() == good
-    path.with_suffix(".py").write_text(text)
-    pipeline.renew_references()
-    assert path.read_text() == good, (
-        "cells keep their ids, so that a commit shows changed outputs and nothing else"
+    assert notebook.metadata == before.metadata
+    assert [cell.id for cell in notebook.cells] == [f"cell-{k}" for k in range(len(notebook.cells))], (
+        "ids stay, so that a commit shows what has changed and nothing else"
     )
 
 
@@ -683,7 +684,7 @@ def test_rendering_takes_warnings_as_errors_and_shows_them(repo, monkeypatch, st
 
     monkeypatch.setattr(pipeline.subprocess, "run", run)
     if status:
-        with pytest.raises(PipelineError, match="a reference is undefined"):
+        with pytest.raises(PipelineError, match="undefined"):
             pipeline.render(repo)
     else:
         assert pipeline.render(repo) == repo / "_build" / "html" / "index.html"
@@ -731,9 +732,9 @@ def test_a_new_chapter_is_written_whole_and_entered_in_the_table_of_contents(rep
 
 
 @pytest.mark.parametrize(("name", "message"), [
-    ("spots", "spots.py is there already"),
-    ("Zebra", "'Zebra' is no name for a chapter: lower-case letters"),
-    ("../zebra", "is no name for a chapter"),
+    ("spots", "spots.py"),
+    ("Zebra", "'Zebra'"),
+    ("../zebra", "/zebra'"),
 ])  # fmt: skip
 def test_a_chapter_is_not_written_over_another_or_outside_the_folder(repo, name, message):
     before = files(repo)

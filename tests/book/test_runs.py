@@ -193,7 +193,7 @@ def test_the_defaults_of_a_profile_are_checked_too():
 
 
 def test_an_attribute_that_is_no_parameter_is_an_attribute_error():
-    with pytest.raises(AttributeError, match="'epsilom' is no parameter of this run"):
+    with pytest.raises(AttributeError, match="'epsilom'"):
         _ = begin().epsilom
 
 
@@ -255,9 +255,7 @@ def test_the_paper_profile_wants_a_gpu_at_the_start_unless_the_cpu_is_insisted_o
     if gpu:
         assert runs.find_device(None, "paper").type == "cuda"
     else:
-        with pytest.raises(
-            ParameterError, match=r"profile='paper' needs a CUDA GPU and there is none; .*cpu"
-        ):
+        with pytest.raises(ParameterError, match=r"profile='paper'.*CUDA.*cpu"):
             begin(profile="paper", device=None)
 
 
@@ -265,7 +263,7 @@ def test_a_named_device_must_be_there(gpu):
     if gpu:
         assert runs.find_device("cuda", "quick").type == "cuda"
     else:
-        with pytest.raises(ParameterError, match=r"device='cuda': allowed are cpu \(no CUDA GPU is there\)"):
+        with pytest.raises(ParameterError, match=r"device='cuda'.* cpu"):
             runs.find_device("cuda", "quick")
 
 

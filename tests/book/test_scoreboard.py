@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from declared import declared, load
 
 from robustutils import tables
 from robustutils.book.claim_tables import (
@@ -15,7 +16,6 @@ from robustutils.book.claim_tables import (
     interval_text,
     reason,
 )
-from robustutils.book.claims import Claims
 from robustutils.book.results import MIME
 from robustutils.book.runs import Run
 from robustutils.book.scoreboard import (
@@ -35,17 +35,7 @@ from robustutils.book.study import Study
 from robustutils.outcomes import Measurement
 from robustutils.tables import plain
 
-CLAIMS = """
-[paper]
-key = "EAT"
-title = "Ensembles <1>"
-url = "https://example.org"
-
-[titles]
-EAT-T1 = "ImageNet (Table 1)"
-EAT-T7 = "Single steps <b> (Table 7)"
-EAT-L7 = "The bound (Lemma 7)"
-
+CLAIMS = declared("""
 [picture]
 ids = ["EAT-T7"]
 xlabel = "error (%)"
@@ -64,25 +54,11 @@ line = "{architecture}"
 keys = ["architecture"]
 columns = ["FGSM", "R+FGSM"]
 cells = [["B", 40.0, 17.25], ["B*", 50.0, 20.0]]
-
-[[claims]]
-id = "EAT-L7"
-statement = "The bound."
-criterion = { kind = "exact", tolerance = 0.01 }
-rows = [{ row = "k = 4", paper = [0.5, 0.25] }]
-
-[[claims]]
-id = "EAT-T1"
-statement = "Large networks."
-needs = "ImageNet"
-rows = [{ row = "v3" }]
-"""
+""")
 
 
 def _claims(folder, chapter="eat"):
-    path = folder / f"{chapter}.toml"
-    path.write_text(CLAIMS)
-    return Claims.load(path)
+    return load(folder, CLAIMS, chapter)
 
 
 def _results(folder, profile="standard", value=42.0, chapter="eat", fidelity=None):
@@ -194,7 +170,7 @@ def test_a_verdict_says_agreement_and_fidelity_and_its_reason_opens(tmp_path, fi
 
 
 def test_a_table_refuses_what_there_is_not_and_says_where_nothing_is(tmp_path):
-    with pytest.raises(ValueError, match="eat has no claim id 'EAT-T8'; there are EAT-T7, EAT-L7, EAT-T1"):
+    with pytest.raises(ValueError, match=r"eat.*'EAT-T8'.*EAT-T7, EAT-L7, EAT-T1"):
         claims_table(_results(tmp_path), None, ["EAT-T8"])
     assert "Nothing has been published yet" in str(claims_table(None, None, ["EAT-T7"]))
 
@@ -358,9 +334,7 @@ def test_markers_are_replaced_and_replacing_again_changes_nothing():
     "<!-- counts:start --><!-- counts:start --><!-- counts:end -->",
 ])  # fmt: skip
 def test_missing_or_repeated_markers_are_an_error(text):
-    with pytest.raises(
-        ValueError, match="expected <!-- counts:start --> and then <!-- counts:end -->, each once"
-    ):
+    with pytest.raises(ValueError, match=r"counts:start.*counts:end"):
         replace_between_markers(text, "counts", "new")
 
 
@@ -390,7 +364,7 @@ def test_glue_names_tell_b_from_b_star_and_two_alike_are_an_error(tmp_path):
     assert glue_key("EAT-T7", "B | FGSM") != glue_key("EAT-T7", "B* | FGSM")
     results = _results(tmp_path)
     results["claims"][1]["row"] = "B / FGSM"
-    with pytest.raises(ValueError, match="two rows of eat share the glue name 'EAT-T7-B-FGSM'"):
+    with pytest.raises(ValueError, match=r"two rows.*'EAT-T7-B-FGSM'"):
         glue_values(results)
 
 
@@ -398,5 +372,5 @@ def test_only_what_a_text_quotes_is_glued(tmp_path):
     results = _results(tmp_path)
     text = "{glue:text}`EAT-T7-B-FGSM` of {glue:text}`glance-total`, {glue:text}`EAT-T7-B-FGSM`"
     assert quoted(text, results) == {"EAT-T7-B-FGSM": "42.0 %", "glance-total": "6"}
-    with pytest.raises(ValueError, match="the text quotes 'EAT-T7-B-FSGM', which eat does not have"):
+    with pytest.raises(ValueError, match=r"'EAT-T7-B-FSGM'.* eat"):
         quoted("{glue:text}`EAT-T7-B-FSGM`", results)

@@ -3,11 +3,11 @@
 import json
 import math
 import os
-import re
 
 import numpy as np
 import pytest
 import torch
+from declared import declared, load
 
 from robustutils import attacks, provenance
 from robustutils.artifacts import Absent
@@ -18,19 +18,8 @@ from robustutils.book.study import Study
 from robustutils.outcomes import Measurement, Outcomes
 from robustutils.papers.ensemble import objectives
 
-CLAIMS = """
-depends_on = ["epochs", "dataset"]
-
-[paper]
-key = "EAT"
-title = "Ensembles"
-url = "https://example.org"
-
-[titles]
-EAT-T7 = "Single steps (Table 7)"
-EAT-L7 = "The bound is attained (Lemma 7)"
-EAT-T1 = "ImageNet (Table 1)"
-
+CLAIMS = declared(
+    """
 [picture]
 ids = ["EAT-T7"]
 xlabel = "error (%)"
@@ -91,28 +80,14 @@ unit = "%"
 criterion = { kind = "monotone", direction = "increasing" }
 at = { architecture = ["C", "D"], training = "adv", quantity = "FGSM" }
 rows = [{ row = "C, D" }]
-
-[[claims]]
-id = "EAT-L7"
-statement = "The construction attains the bound."
-depends_on = []
-criterion = { kind = "exact", tolerance = 1e-9 }
-rows = [{ row = "k = 4", paper = [0.5, 0.25] }]
-
-[[claims]]
-id = "EAT-T1"
-statement = "Step-LL transfers between large networks."
-unit = "%"
-needs = "ImageNet"
-rows = [{ row = "v3" }]
-"""
+""",
+    top='depends_on = ["epochs", "dataset"]',
+)
 
 
 @pytest.fixture
 def claims(tmp_path) -> Claims:
-    path = tmp_path / "eat.toml"
-    path.write_text(CLAIMS)
-    return Claims.load(path)
+    return load(tmp_path, CLAIMS)
 
 
 def begun(claims: Claims, profile: str = "standard", **parameters) -> Study:
@@ -240,30 +215,26 @@ def test_a_reference_that_is_absent_leaves_the_row_out(claims):
 
 
 @pytest.mark.parametrize(("id", "row_", "expected"), [
-    ("EAT-T8", "C | FGSM", "eat claims no id 'EAT-T8'; nearest: 'EAT-T"),
-    ("EAT-T7", "C_adv | FGMS", "eat claims no row 'C_adv | FGMS'; nearest: 'C_adv | FGSM'"),
-    ("EAT-T7", "", "claims no row ''; nearest: "),
+    ("EAT-T8", "C | FGSM", "'EAT-T8'.*: 'EAT-T"),
+    ("EAT-T7", "C_adv | FGMS", r"'C_adv \| FGMS'.*'C_adv \| FGSM'"),
+    ("EAT-T7", "", "row ''.*: "),
 ])  # fmt: skip
 def test_an_unknown_row_names_the_nearest(claims, id, row_, expected):
-    with pytest.raises(ValueError, match=re.escape(expected)):
+    with pytest.raises(ValueError, match=expected):
         begun(claims).record(id, row_, None)
 
 
 def test_a_row_is_recorded_once_judged_only_by_a_criterion_and_errors_name_it(claims):
     begun_ = begun(claims)
     begun_.record("EAT-T7", "C | FGSM", None)
-    with pytest.raises(ValueError, match=r"EAT-T7 'C \| FGSM' is recorded twice"):
+    with pytest.raises(ValueError, match=r"EAT-T7 'C \| FGSM'.* twice"):
         begun_.record("EAT-T7", "C | FGSM", None)
     found = Measurement(4.0, (3.0, 5.0), 100, [7])
-    with pytest.raises(
-        ValueError, match="EAT-T1 'v3': its claim states no criterion; fix one before the run"
-    ):
+    with pytest.raises(ValueError, match=r"EAT-T1 'v3'.*no criterion"):
         begun_.record("EAT-T1", "v3", found)
-    with pytest.raises(ValueError, match=r"EAT-T7 'C_adv \| FGSM': value is not finite: nan"):
+    with pytest.raises(ValueError, match=r"EAT-T7 'C_adv \| FGSM'.* nan"):
         begun_.record("EAT-T7", "C_adv | FGSM", Measurement(math.nan, None, 100, [7]))
-    with pytest.raises(
-        ValueError, match=r"EAT-T7 'C_adv \| FGSM': criterion 'within' decides by the 95% interval"
-    ):
+    with pytest.raises(ValueError, match=r"EAT-T7 'C_adv \| FGSM'.*'within'.* interval"):
         begun_.record("EAT-T7", "C_adv | FGSM", Measurement(4.0, None, 100, [7]))
 
 
@@ -333,7 +304,7 @@ def test_closing_gives_results_and_glues_what_the_text_quotes(claims, chapter, s
     assert shown["glance-total"] == "7"
     assert shown[results.MIME] == found
     assert (found["datasets"], found["profile"], found["titles"]["EAT-T7"]) == (
-        {"mnist": "ab"}, "standard", "Single steps (Table 7)",
+        {"mnist": "ab"}, "standard", "Single steps <b> (Table 7)",
     )  # fmt: skip
     assert found["claims_sha256"] == claims.sha256
 
@@ -341,7 +312,7 @@ def test_closing_gives_results_and_glues_what_the_text_quotes(claims, chapter, s
 def test_a_claimed_row_that_the_chapter_never_asks_for_is_an_error(claims, chapter, shown):
     begun_ = begun(claims)
     begun_.measure("EAT-T7", by=errors)
-    with pytest.raises(ValueError, match="asks for none of them: EAT-L7 'k = 4'"):
+    with pytest.raises(ValueError, match="none of them: EAT-L7 'k = 4'"):
         begun_.close()
 
 
@@ -349,7 +320,7 @@ def test_a_quoted_number_that_no_row_has_is_an_error(claims, chapter, shown):
     chapter.write_text("# {glue:text}`EAT-T9-typo`")
     begun_ = begun(claims)
     begun_.measure("EAT-T7", "EAT-L7", by=lambda **at: None)
-    with pytest.raises(ValueError, match="the text quotes 'EAT-T9-typo', which eat does not have"):
+    with pytest.raises(ValueError, match=r"'EAT-T9-typo'.* eat"):
         begun_.close()
 
 
@@ -398,14 +369,14 @@ def test_a_failed_write_leaves_the_old_results_alone(claims, tmp_path, monkeypat
 
 
 @pytest.mark.parametrize(("changed", "top", "expected"), [
-    ({}, {"seconds": "absent"}, "key 'seconds' is missing"),
-    ({}, {"claims": {}}, "'claims' has the wrong type"),
-    ({}, {"profile": "fast"}, "unknown profile 'fast'"),
-    ({}, {"claims": ["EAT-T7"]}, "expected a table of keys, got 'EAT-T7'"),
-    ({"row": "C | FGSM"}, {}, r"row 'C \| FGSM': it appears twice"),
-    ({"measured": "3.7"}, {}, "'measured' has the wrong type or range: '3.7'"),
-    ({"measured": math.nan}, {}, "'measured' has the wrong type or range: nan"),
-    ({"n": True}, {}, "'n' has the wrong type or range: True"),
+    ({}, {"seconds": "absent"}, "'seconds' is missing"),
+    ({}, {"claims": {}}, "'claims'"),
+    ({}, {"profile": "fast"}, "profile 'fast'"),
+    ({}, {"claims": ["EAT-T7"]}, "table of keys.*'EAT-T7'"),
+    ({"row": "C | FGSM"}, {}, r"'C \| FGSM'.* twice"),
+    ({"measured": "3.7"}, {}, "'measured'.* '3.7'"),
+    ({"measured": math.nan}, {}, "'measured'.* nan"),
+    ({"n": True}, {}, "'n'.* True"),
 ])  # fmt: skip
 def test_a_results_file_that_contradicts_itself_is_refused_both_ways(
     claims, tmp_path, changed, top, expected

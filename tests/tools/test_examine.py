@@ -81,11 +81,17 @@ def test_the_page_needs_no_other_file_and_escapes_names(found):
     assert found[0].answer().endswith("no flag was raised.")
 
 
-def test_flags_stand_first_on_the_page_and_in_the_answer(digits):
-    rounded = examine(Behind(pixels=lambda x: (4 * x).round() / 4), digits, eps=0.1, n=10, report=quiet)
-    assert any("exactly zero at 100%" in flag for flag in rounded.flags)
-    assert "do not trust this number" in rounded.answer()
-    page = rounded.page()
+@pytest.fixture(scope="module")
+def doubtful(digits):
+    """Of a model without gradients that is also random."""
+    model = Behind(pixels=lambda x: (4 * x).round() / 4, logits=lambda z: z + torch.randn_like(z))
+    return examine(model, digits, eps=0.1, n=10, report=quiet)
+
+
+def test_flags_stand_first_on_the_page_and_in_the_answer(doubtful):
+    assert any("exactly zero at 100%" in flag for flag in doubtful.flags)
+    assert "do not trust this number" in doubtful.answer()
+    page = doubtful.page()
     assert page.index('class="flags"') < page.index("<h2>")
 
 
@@ -104,14 +110,11 @@ def test_a_curve_that_rises_or_does_not_end_is_a_flag():
     ("model", "message"),
     [
         (Behind(logits=lambda z: z * float("nan")), "not finite"),
-        (Behind(logits=lambda z: z[:, :5]), "5 classes, and there are labels up to 9"),
-        (Behind(logits=lambda z: (z, z)), "got a tuple"),
-        (Behind(logits=lambda z: z.roll(1, 1)), "there is nothing to attack"),
-        (
-            Behind(pixels=lambda x: x[..., :8, :8]),
-            r"does not take images of digits, .*\[1, 28, 28\]: RuntimeError",
-        ),
-        (Behind(pixels=lambda x: x.double()), r"does not take images of digits, torch.float32"),
+        (Behind(logits=lambda z: z[:, :5]), "5 classes.*labels.* 9"),
+        (Behind(logits=lambda z: (z, z)), "tuple"),
+        (Behind(logits=lambda z: z.roll(1, 1)), "nothing to attack"),
+        (Behind(pixels=lambda x: x[..., :8, :8]), r"images of digits.*\[1, 28, 28\].*RuntimeError"),
+        (Behind(pixels=lambda x: x.double()), "images of digits.*torch.float32"),
     ],
     ids=["NaN", "five classes", "tuple", "classes in another order", "other shape", "other type"],
 )
@@ -120,20 +123,19 @@ def test_a_model_that_does_not_fit_is_refused_before_any_rate(digits, model, mes
         examine(model, digits, eps=0.1, n=30, report=quiet)
 
 
-def test_what_is_seen_in_several_parts_is_said_once_and_names_its_cell(digits):
-    noisy = examine(Behind(logits=lambda z: z + torch.randn_like(z)), digits, eps=0.1, n=10, report=quiet)
-    assert sum("two passes differ" in flag for flag in noisy.flags) == 1, noisy.flags
+def test_what_is_seen_in_several_parts_is_said_once_and_names_its_cell(digits, doubtful):
+    assert sum("two passes differ" in flag for flag in doubtful.flags) == 1, doubtful.flags
     dim = Behind(pixels=lambda x: torch.where(x.amax((1, 2, 3), keepdim=True) > 0.97, x, x * 0))
     flags = [
         flag for flag in examine(dim, digits, eps=0.1, n=30, report=quiet).flags if "not above chance" in flag
     ]
-    assert all(flag.startswith("at scale") for flag in flags), flags
-    assert len(flags) <= 1
+    (flag,) = flags
+    assert flag.startswith("at scale")
 
 
 @pytest.mark.parametrize("settings", [{"eps": 0.0}, {"eps": 1.5}, {"n": 3}])
 def test_settings_out_of_range_are_refused(digits, settings):
-    with pytest.raises(ValueError, match="eps must lie in"):
+    with pytest.raises(ValueError, match="eps"):
         examine(models.published("small_cnn"), digits, **{"eps": 0.1, "report": quiet} | settings)
 
 
@@ -161,23 +163,23 @@ def test_a_folder_of_folders_is_a_data_set_with_all_classes_first(tmp_path):
 
 
 def test_folders_that_hold_no_data_set_are_refused(tmp_path):
-    with pytest.raises(data.DataError, match=r"1\.png is grey, 3 x 3, and .*0\.png is grey, 4 x 5: one size"):
+    with pytest.raises(data.DataError, match=r"1\.png .*3 x 3.*0\.png .*4 x 5"):
         own_data.from_folder(folder(tmp_path / "sizes", sizes=((5, 4), (3, 3))))
-    with pytest.raises(data.DataError, match="has 0 folders"):
+    with pytest.raises(data.DataError, match="0 folders"):
         own_data.from_folder(tmp_path / "sizes" / "cat")
     (folder(tmp_path / "broken") / "cat" / "1.png").write_text("no image")
-    with pytest.raises(data.DataError, match=r"1\.png cannot be read"):
+    with pytest.raises(data.DataError, match=r"1\.png.*read"):
         own_data.from_folder(tmp_path / "broken")
     for file in (tmp_path / "broken").glob("*/*"):
         file.unlink()
-    with pytest.raises(data.DataError, match="holds no images"):
+    with pytest.raises(data.DataError, match="no images"):
         own_data.from_folder(tmp_path / "broken")
 
 
 def test_pixels_of_16_bits_are_refused_and_not_clipped(tmp_path):
     file = folder(tmp_path / "mine") / "cat" / "1.png"
     Image.fromarray(np.full((4, 5), 128 * 257, dtype=np.uint16)).save(file)
-    with pytest.raises(data.DataError, match=r"1\.png has pixels of mode 'I;16': 8 bits"):
+    with pytest.raises(data.DataError, match=r"1\.png.*'I;16'"):
         own_data.from_folder(tmp_path / "mine")
 
 
@@ -220,13 +222,13 @@ def test_arrays_are_a_data_set(tmp_path, images, shape):
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
-        ({"images": GREY}, "lacks the arrays labels"),
-        ({"images": GREY, "labels": [0.5, 1.0]}, r"labels must be integers \[2\], got float64"),
-        ({"images": GREY, "labels": [0]}, r"labels must be integers \[2\], got int64 \[1\]"),
-        ({"images": GREY, "labels": [0, -1]}, "labels must be 0 or more"),
-        ({"images": GREY, "labels": [0, 2], "classes": ["a", "b"]}, "a label is 2 and there are 2 classes"),
-        ({"images": GREY[:, None] * 1.0, "labels": [0, 1]}, r"floats must lie in \[0, 1\], got \[0, 31\]"),
-        ({"images": np.int64(GREY), "labels": [0, 1]}, "images must be uint8"),
+        ({"images": GREY}, "lacks.* labels"),
+        ({"images": GREY, "labels": [0.5, 1.0]}, "labels.*float64"),
+        ({"images": GREY, "labels": [0]}, r"labels.*\[2\].*int64 \[1\]"),
+        ({"images": GREY, "labels": [0, -1]}, "labels.* 0 or more"),
+        ({"images": GREY, "labels": [0, 2], "classes": ["a", "b"]}, "label.* 2 .* 2 classes"),
+        ({"images": GREY[:, None] * 1.0, "labels": [0, 1]}, r"floats.*\[0, 31\]"),
+        ({"images": np.int64(GREY), "labels": [0, 1]}, "images.*uint8"),
     ],
 )
 def test_arrays_that_are_none_are_refused(tmp_path, arrays, message):
@@ -236,10 +238,10 @@ def test_arrays_that_are_none_are_refused(tmp_path, arrays, message):
 
 
 def test_what_is_no_data_set_is_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"data='nothing': give a folder, an \.npz file or one of digits"):
+    with pytest.raises(ValueError, match=r"data='nothing'.*digits"):
         own_data.test_images("nothing")
     (tmp_path / "mine.npz").write_text("no arrays")
-    with pytest.raises(data.DataError, match=r"cannot be read as \.npz"):
+    with pytest.raises(data.DataError, match=r"\.npz"):
         own_data.test_images(str(tmp_path / "mine.npz"))
 
 
@@ -247,10 +249,10 @@ def test_what_is_no_data_set_is_refused(tmp_path):
 
 
 def test_the_command_writes_a_page_and_numbers_and_overwrites_nothing(tmp_path, capsys):
-    asked = ["examine", "small_cnn", "--data", "digits", "--eps", "0.1", "--n", "20", "--out", str(tmp_path)]
+    asked = ["examine", "small_cnn", "--data", "digits", "--eps", "0.1", "--n", "10", "--out", str(tmp_path)]
     assert __main__.main(asked) == 0
     numbers = json.loads((tmp_path / "small_cnn.json").read_text())
-    assert (numbers["model"], numbers["n"]) == ("small_cnn", 20)
+    assert (numbers["model"], numbers["n"]) == ("small_cnn", 10)
     page = (tmp_path / "small_cnn.html").read_text()
     assert numbers["answer"] in page
     assert numbers["answer"] in capsys.readouterr().out

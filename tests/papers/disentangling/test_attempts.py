@@ -84,7 +84,7 @@ def test_where_no_point_counts_nothing_is_attacked():
     wrong = replace(data, labels=(data.labels + 1) % 3)
     found = attempts(model, Ascent(), wrong, points=3)
     assert not found["correct"].any()
-    with pytest.raises(ValueError, match="no example of a seed counts"):
+    with pytest.raises(ValueError, match="no example"):
         success([found], [0])
     assert smallest(model, Ascent(), wrong, points=3)["size"].tolist() == [0, 0, 0]
 
@@ -187,9 +187,9 @@ def test_steps_count_the_attempts_that_succeed():
 def test_points_and_rounds_are_checked(tiny_data: Dataset, tiny_net):
     data = InPixels(tiny_data)
     for points in (0, 51):
-        with pytest.raises(ValueError, match=f"points={points}: there are 50 examples, so 1 to 50"):
+        with pytest.raises(ValueError, match=f"points={points}.* 50"):
             attempts(tiny_net(), Ascent(), data, points=points)
-    with pytest.raises(ValueError, match="tries=0: at least one"):
+    with pytest.raises(ValueError, match="tries=0"):
         attempts(tiny_net(), Ascent(), data, points=2, tries=0)
-    with pytest.raises(ValueError, match="rounds=0: at least one"):
+    with pytest.raises(ValueError, match="rounds=0"):
         smallest(tiny_net(), Ascent(), data, points=2, rounds=0)

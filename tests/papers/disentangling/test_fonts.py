@@ -232,7 +232,7 @@ def test_splitmix64_has_the_published_outputs():
 
 
 def test_unknown_ranges_are_refused():
-    with pytest.raises(ValueError, match=r"unknown theta ranges 'hardest' \(did you mean 'hard'\?\)"):
+    with pytest.raises(ValueError, match=r"'hardest'.*'hard'"):
         fonts.sample_theta(torch.arange(1), "hardest")
 
 
@@ -272,8 +272,7 @@ def test_rasterise_reduces_the_point_size_of_all_letters_where_one_is_too_large(
 
 
 @pytest.mark.parametrize(
-    ("file", "problem"),
-    [("STIXSizOneSymReg.ttf", "does not have different glyphs"), ("cmex10.ttf", "do not fit|does not have")],
+    ("file", "problem"), [("STIXSizOneSymReg.ttf", "different glyphs"), ("cmex10.ttf", "cmex10")]
 )
 def test_fonts_without_the_letters_are_refused(file, problem):
     with pytest.raises(ValueError, match=problem):
@@ -293,9 +292,7 @@ def without(letter: str, file: Path) -> None:
 def test_a_font_that_lacks_one_letter_is_refused(tmp_path):
     without("C", tmp_path / "nearly.ttf")
     fonts.rasterise(tmp_path / "nearly.ttf", "ABDEFGHIJ")
-    with pytest.raises(
-        ValueError, match=r"nearly\.ttf does not have different glyphs for each of ABCDEFGHIJ"
-    ):
+    with pytest.raises(ValueError, match=r"nearly\.ttf.*different glyphs.*ABCDEFGHIJ"):
         fonts.rasterise(tmp_path / "nearly.ttf")
 
 
@@ -337,11 +334,7 @@ def test_prototypes_of_a_folder_skip_and_tell_what_is_not_usable(own):
 
 
 @pytest.mark.parametrize(
-    ("kept", "message"),
-    [
-        ((), r"holds no usable \.ttf or \.otf font; 0 skipped$"),
-        (("broken.otf",), r"no usable .*; 1 skipped:\n  .*broken\.otf does not open: unknown file format"),
-    ],
+    ("kept", "message"), [((), "; 0 skipped$"), (("broken.otf",), r"; 1 skipped:\n  .*broken\.otf")]
 )
 def test_a_folder_without_usable_fonts_is_refused(own, tmp_path, kept, message):
     (tmp_path / "poor").mkdir()
@@ -352,7 +345,7 @@ def test_a_folder_without_usable_fonts_is_refused(own, tmp_path, kept, message):
 
 
 def test_a_folder_that_is_not_there_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="nowhere is not a folder"):
+    with pytest.raises(ValueError, match="nowhere"):
         fonts.prototypes_of(tmp_path / "nowhere")
 
 
@@ -399,9 +392,7 @@ def test_missing_fonts_are_all_named(tmp_path, monkeypatch):
     make_checkout(tmp_path, monkeypatch)
     (tmp_path / "zeta" / "DejaVuSans.ttf").unlink()
     shutil.rmtree(tmp_path / "ofl")
-    with pytest.raises(
-        FileNotFoundError, match=r"2 of 3 fonts .*: zeta/DejaVuSans\.ttf, alpha/DejaVuSerif\.ttf$"
-    ):
+    with pytest.raises(FileNotFoundError, match=r"2 of 3 .*zeta/DejaVuSans\.ttf, alpha/DejaVuSerif\.ttf$"):
         fonts.build_prototypes(tmp_path, tmp_path / "out.npz")
     assert not (tmp_path / "out.npz").exists()
 
@@ -409,7 +400,7 @@ def test_missing_fonts_are_all_named(tmp_path, monkeypatch):
 def test_two_fonts_that_are_alike_are_refused(tmp_path, monkeypatch):
     make_checkout(tmp_path, monkeypatch)
     shutil.copy(DEJAVU, tmp_path / "ofl" / "alpha" / "DejaVuSerif.ttf")
-    with pytest.raises(ValueError, match=r"zeta/DejaVuSans\.ttf and alpha/DejaVuSerif\.ttf are alike"):
+    with pytest.raises(ValueError, match=r"zeta/DejaVuSans\.ttf.*alpha/DejaVuSerif\.ttf.*alike"):
         fonts.build_prototypes(tmp_path, tmp_path / "out.npz")
 
 
@@ -493,14 +484,12 @@ def test_ranges_are_respected(embedded):
 
 @pytest.mark.parametrize(("n", "split"), [(0, "train"), (960_001, "train"), (40_001, "test")])
 def test_numbers_outside_of_the_split_are_refused(embedded, n, split):
-    with pytest.raises(
-        ValueError, match=f"n = {n}: the {split} split of fonts has 1 to {fonts.CAPACITY[split]}"
-    ):
+    with pytest.raises(ValueError, match=f"n = {n}.* {split} .* {fonts.CAPACITY[split]}"):
         fonts.dataset(embedded, n, split)
 
 
 def test_unknown_split_is_refused(embedded):
-    with pytest.raises(ValueError, match="unknown split of fonts 'val'"):
+    with pytest.raises(ValueError, match=r"split.*'val'"):
         fonts.dataset(embedded, 1, "val")
 
 
@@ -570,7 +559,7 @@ def test_random_subset_depends_on_its_seed_and_has_many_fonts(embedded):
 
 @pytest.mark.parametrize("n", [0, 960_001])
 def test_random_subset_of_more_than_there_are_is_refused(embedded, n):
-    with pytest.raises(ValueError, match=f"n = {n}: the train split of fonts has 1 to 960000 images"):
+    with pytest.raises(ValueError, match=f"n = {n}.* train .* 960000"):
         fonts.random_subset(embedded, n, 0)
 
 

@@ -252,10 +252,10 @@ def test_pixels_code_any_data_set(tiny_data):
         (Ascent, {"eps": -0.1}, "eps=-0.1"),
         (Ascent, {"eps": float("nan")}, "eps=nan"),
         (Ascent, {"learning_rate": 0.0}, "learning_rate=0.0"),
-        (Ascent, {"steps": -1}, "steps=-1: must not be negative"),
+        (Ascent, {"steps": -1}, "steps=-1"),
         (Ascent, {"norm": "l1"}, "l1"),
         (Ascent, {"keep": "last"}, "last"),
-        (CarliniAscent, {"confidence": -1.0}, "confidence=-1.0: must not be negative"),
+        (CarliniAscent, {"confidence": -1.0}, "confidence=-1.0"),
     ],
 )
 def test_hyperparameters_out_of_range_are_refused(kind, settings, message):
@@ -266,10 +266,10 @@ def test_hyperparameters_out_of_range_are_refused(kind, settings, message):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda codes, bases, labels: (codes.double(), bases, labels), "got torch.float64"),
+        (lambda codes, bases, labels: (codes.double(), bases, labels), "torch.float64"),
         (lambda codes, bases, labels: (codes, bases, labels[:3]), "int64 [3]"),
         (lambda codes, bases, labels: (codes, bases, labels.float()), "torch.float32 [12]"),
-        (lambda codes, bases, labels: (codes, bases[:4], labels), "with 4 bases"),
+        (lambda codes, bases, labels: (codes, bases[:4], labels), "4 bases"),
         (lambda codes, bases, labels: (codes[:0], bases[:0], labels[:0]), "N > 0"),
     ],
 )

@@ -21,7 +21,7 @@ def test_a_page_has_every_frame_and_shows_the_first():
 
 @pytest.mark.parametrize(("n", "notes"), [(0, []), (2, ["a"])])
 def test_frames_without_images_or_notes_are_refused(n, notes):
-    with pytest.raises(ValueError, match=f"{n} images and {len(notes)} notes"):
+    with pytest.raises(ValueError, match=f"{n} images.* {len(notes)} notes"):
         sliders.frames(torch.rand(n, 1, 28, 28), notes, "step")
 
 

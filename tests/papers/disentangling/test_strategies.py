@@ -174,7 +174,7 @@ def test_independent_examples_are_drawn_among_those_within_the_bounds_with_their
 def test_a_data_set_without_codes_within_the_bounds_is_refused():
     data = replace(sums(), codes=torch.full((12, 1, 4, 4), 2.0))
     objective = OnManifoldAdversarial(data=data, attack=Moved(0.0), independent=True)
-    with pytest.raises(ValueError, match="none of the 12 codes lies within the bounds of the manifold"):
+    with pytest.raises(ValueError, match="none of the 12 codes"):
         objective(Net(), X, Y, 0.5, rows=ROWS)
 
 
@@ -183,11 +183,9 @@ def test_places_of_another_training_set_or_none_are_refused(mixed):
     on_manifold = OnManifoldAdversarial(data=sums(), attack=Moved(0.0))
     objective = Mixture(on_manifold=on_manifold, attack=Moved(0.0)) if mixed else on_manifold
     assert objective.wants_rows
-    with pytest.raises(ValueError, match="rows=None: training on a manifold needs the places"):
+    with pytest.raises(ValueError, match="rows=None"):
         objective(Net(), X, Y, 0.5)
-    with pytest.raises(
-        ValueError, match="the labels of the data set with codes are not those of the training"
-    ):
+    with pytest.raises(ValueError, match=r"labels.*training"):
         objective(Net(), X, (Y + 1) % 3, 0.5, rows=ROWS)
 
 
@@ -273,13 +271,13 @@ def test_augmentation_with_a_small_radius_hardly_changes_an_image(thetas):
     ],
 )
 def test_unknown_ranges_are_refused(make):
-    with pytest.raises(ValueError, match=r"unknown theta ranges 'heard'.*did you mean 'hard'"):
+    with pytest.raises(ValueError, match=r"'heard'.*'hard'"):
         make("heard")
 
 
 @pytest.mark.parametrize("eps", [0.0, -0.3, math.nan])
 def test_augmentation_refuses_a_radius_that_is_not_positive(eps):
-    with pytest.raises(ValueError, match=f"eps={eps}: the radius must be positive"):
+    with pytest.raises(ValueError, match=f"eps={eps}"):
         TransformationAugmentation(ranges="hard", eps=eps)
 
 
@@ -324,7 +322,7 @@ def test_the_first_step_of_trades_has_four_thirds_of_the_radius_over_the_steps()
 )
 def test_trades_refuses(change):
     ((name, value),) = change.items()
-    with pytest.raises(ValueError, match=f"{name}={value}.*beta must not be negative, eps lie in"):
+    with pytest.raises(ValueError, match=f"{name}={value}"):
         Trades(**change)
 
 
@@ -426,7 +424,7 @@ def test_recipes_of_dis_have_the_settings_of_the_paper():
     assert mixture.attack == mixture.on_manifold.attack == papers
     shorter: Any = recipes.regular(10).objective
     assert shorter.attack == replace(papers, steps=10, learning_rate=0.02)
-    with pytest.raises(ValueError, match="steps=0: must be at least 1"):
+    with pytest.raises(ValueError, match="steps=0"):
         recipes.regular(0)
 
 
@@ -450,5 +448,5 @@ def test_a_training_set_in_another_order_than_its_codes_is_noticed():
     data = letters(20)
     shuffled: Dataset = data.take(torch.arange(19, -1, -1))
     recipe = recipes.on_manifold(data, 1).replace(epochs=1, batch_size=10)
-    with pytest.raises(ValueError, match="not those of the training set"):
+    with pytest.raises(ValueError, match="training set"):
         networks.Network(recipe, shuffled)()

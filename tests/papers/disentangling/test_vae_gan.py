@@ -215,7 +215,7 @@ def test_settings_out_of_range_are_refused(settings, message):
 
 @pytest.mark.parametrize("width", [0.0, -1.0, 0.3])
 def test_a_width_without_whole_channels_is_refused(width):
-    with pytest.raises(ValueError, match=f"width={width}: 64 times"):
+    with pytest.raises(ValueError, match=f"width={width}"):
         VaeGan(width=width)
 
 
@@ -239,7 +239,7 @@ def test_the_weight_of_the_reconstruction_is_that_of_the_class(dataset, label, b
 
 def test_a_data_set_without_a_weight_is_refused():
     names = "mnist, fashion_mnist, fonts, fonts_embedded"
-    with pytest.raises(ValueError, match=f"unknown data set of VAE-GANs 'svhn'; there are {names}"):
+    with pytest.raises(ValueError, match=f"'svhn'.*{names}"):
         vae_gan_beta("svhn", 0)
 
 
@@ -367,15 +367,15 @@ def test_artifacts_are_made_when_they_are_needed():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda m: m.decode(torch.zeros(2, 10), torch.tensor([0, 4])), "class 4 has no VAE-GAN; there is one for 0, 1"),
-        (lambda m: m.encode(batch(1), torch.tensor([9])), "class 9 has no VAE-GAN"),
-        (lambda m: m.decode(torch.zeros(2, 9), torch.tensor([0, 0])), "codes are [2, 9]; 2 labels need [2, 10]"),
-        (lambda m: m.decode(torch.zeros(2, 10), torch.tensor([0])), "codes are [2, 10]; 1 labels"),
-        (lambda m: m.encode(batch(2), torch.tensor([0])), "images are [2, 1, 28, 28]; 1 labels"),
-        (lambda m: m.decode(torch.zeros(1, 10), torch.tensor([1])), "of class 1 is in training mode"),
-        (lambda m: ClassManifold({}).encode(batch(1), torch.tensor([0])), "there is one for no class"),
-        (lambda m: ClassManifold({0: nn.Flatten()}).encode(batch(1), torch.tensor([0])), "a Flatten is no VaeGan"),
-        (lambda m: LOSS(nn.Flatten(), batch(1), torch.tensor([0]), 0.0), "a Flatten is no VaeGan"),
+        (lambda m: m.decode(torch.zeros(2, 10), torch.tensor([0, 4])), "class 4"),
+        (lambda m: m.encode(batch(1), torch.tensor([9])), "class 9"),
+        (lambda m: m.decode(torch.zeros(2, 9), torch.tensor([0, 0])), "[2, 9]; 2 labels"),
+        (lambda m: m.decode(torch.zeros(2, 10), torch.tensor([0])), "[2, 10]; 1 labels"),
+        (lambda m: m.encode(batch(2), torch.tensor([0])), "[2, 1, 28, 28]; 1 labels"),
+        (lambda m: m.decode(torch.zeros(1, 10), torch.tensor([1])), "class 1 is in training"),
+        (lambda m: ClassManifold({}).encode(batch(1), torch.tensor([0])), "no class"),
+        (lambda m: ClassManifold({0: nn.Flatten()}).encode(batch(1), torch.tensor([0])), "Flatten"),
+        (lambda m: LOSS(nn.Flatten(), batch(1), torch.tensor([0]), 0.0), "Flatten"),
     ],
 )  # fmt: skip
 def test_what_does_not_fit_is_refused(call: Callable[[ClassManifold], object], message: str) -> None:
@@ -437,9 +437,9 @@ def test_the_quality_is_what_it_says():
 @pytest.mark.parametrize(
     ("codes", "made", "message"),
     [
-        (0.0, lambda z: batch(1).expand(len(z), -1, -1, -1), "spread of samples 0.00, from 0.7 to 1.3"),
+        (0.0, lambda z: batch(1).expand(len(z), -1, -1, -1), "spread of samples 0.00"),
         (0.0, lambda z: torch.rand(len(z), 1, 28, 28), "reconstruction error 1"),
-        (3.0, lambda z: batch(len(z)), "0% of the codes in [-2, 2], at least 50%"),
+        (3.0, lambda z: batch(len(z)), "0% of the codes"),
         (0.0, lambda z: torch.full((len(z), 1, 28, 28), math.nan), "reconstruction error nan"),
     ],
 )

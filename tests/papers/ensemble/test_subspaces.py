@@ -37,7 +37,7 @@ def test_the_matrix_is_hadamard_and_regular(order):
 
 @pytest.mark.parametrize("order", [0, 1, 2, 8, 12, 25, 144, -4])
 def test_other_orders_are_refused_with_those_there_are(order):
-    with pytest.raises(ValueError, match=rf"order={order}: .*\(4, 16, 36, 64, 100\)"):
+    with pytest.raises(ValueError, match=rf"order={order}.*\(4, 16, 36, 64, 100\)"):
         regular_hadamard(order)
 
 
@@ -95,7 +95,7 @@ def test_images_are_flattened_and_zero_gradients_get_a_random_sign():
 
 @pytest.mark.parametrize(("size", "order"), [(3, 4), (99, 100), (0, 4)])
 def test_too_few_coordinates_are_refused(size, order):
-    with pytest.raises(ValueError, match=f"order={order}: a gradient of {size} coordinates"):
+    with pytest.raises(ValueError, match=f"order={order}.* {size} "):
         aligned_directions(torch.ones(size), order, seeded())
 
 

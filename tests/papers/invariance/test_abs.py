@@ -246,14 +246,14 @@ def test_settings_out_of_range_are_refused(options):
 
 @pytest.mark.parametrize("factors", [(1.0,), (1.0, 0.0, 1.0)])
 def test_factors_are_one_positive_number_a_class(factors):
-    with pytest.raises(ValueError, match="one positive number for each of 3 classes"):
+    with pytest.raises(ValueError, match="each of 3 classes"):
         AnalysisBySynthesis(3, factors=factors)
 
 
 def test_other_images_models_and_modes_are_refused(model):
-    with pytest.raises(ValueError, match=r"images of shape \(3, 32, 32\)"):
+    with pytest.raises(ValueError, match=r"\(3, 32, 32\)"):
         model(torch.rand(1, 3, 32, 32))
-    with pytest.raises(ValueError, match="a Linear has no evidence bound"):
+    with pytest.raises(ValueError, match="Linear"):
         EvidenceBound()(nn.Linear(1, 1), images(), torch.zeros(4, dtype=torch.int64), 0.0)
-    with pytest.raises(RuntimeError, match="evaluation mode only"):
+    with pytest.raises(RuntimeError, match="evaluation mode"):
         model.train()(images())

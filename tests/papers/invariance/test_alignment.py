@@ -91,12 +91,12 @@ def test_the_papers_grid_has_135_linear_maps_and_169_shifts():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"rotations": ()}, r"rotations=\(\): at least one number"),
-        ({"shears": (0, math.nan)}, r"shears=\(0, nan\): .* finite"),
-        ({"scales": (1, 1)}, r"scales=\(1, 1\): .* different"),
-        ({"scales": (0, 1)}, r"scales=\(0, 1\), .*: scales above 0"),
-        ({"shift": -1}, "shift=-1, .* at least 0 pixels"),
-        ({"keep": 1.1}, "keep=1.1: .* a share from 0 to 1"),
+        ({"rotations": ()}, r"rotations=\(\)"),
+        ({"shears": (0, math.nan)}, r"shears=\(0, nan\)"),
+        ({"scales": (1, 1)}, r"scales=\(1, 1\)"),
+        ({"scales": (0, 1)}, r"scales=\(0, 1\)"),
+        ({"shift": -1}, "shift=-1"),
+        ({"keep": 1.1}, "keep=1.1"),
     ],
 )
 def test_a_grid_refuses(change, message):
@@ -229,12 +229,12 @@ def test_a_finished_search_is_kept(thin, train, cache: Path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"queries": torch.zeros(2, 28, 28)}, r"queries \(2, 28, 28\), labels \(2,\): \[Q, 1, H, H\]"),
+        ({"queries": torch.zeros(2, 28, 28)}, r"queries \(2, 28, 28\)"),
         ({"labels": torch.zeros(3)}, r"labels \(3,\)"),
-        ({"queries": torch.full((2, 1, 28, 28), 2.0)}, r"pixels in \[0, 1\]"),
-        ({"queries": torch.zeros(0, 1, 28, 28), "labels": torch.zeros(0)}, "0 queries: at least one"),
-        ({"queries": torch.zeros(2, 1, 8, 8)}, r"training images \(1, 28, 28\): \(1, 8, 8\)"),
-        ({"grid": dataclasses.replace(GRID, shift=19)}, "shifts of 19: a canvas of at most 64"),
+        ({"queries": torch.full((2, 1, 28, 28), 2.0)}, "pixels"),
+        ({"queries": torch.zeros(0, 1, 28, 28), "labels": torch.zeros(0)}, "0 queries"),
+        ({"queries": torch.zeros(2, 1, 8, 8)}, r"\(1, 28, 28\).*\(1, 8, 8\)"),
+        ({"grid": dataclasses.replace(GRID, shift=19)}, "shifts of 19.* 64"),
         ({"batch_size": 0}, "batch_size=0"),
         ({"directions": 0}, "directions=0"),
     ],

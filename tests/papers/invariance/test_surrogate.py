@@ -60,5 +60,5 @@ def test_agreement_is_told_apart_by_what_people_did():
 
 @pytest.mark.parametrize("settings", [{"models": []}, {"neighbours": 0}, {"needed": 0.5}, {"needed": 1.1}])
 def test_settings_that_cannot_be_are_refused(settings, digits):
-    with pytest.raises(ValueError, match="at least one model, 1 to 1297 neighbours, and a share above"):
+    with pytest.raises(ValueError, match=r"model.* 1297 neighbours.*share"):
         Surrogate(**{"models": [Always(1)], "train": digits} | settings)
