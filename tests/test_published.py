@@ -8,7 +8,8 @@ import pytest
 from robustutils import provenance
 from robustutils.book import outcomes_files, pipeline, results
 from robustutils.book.outcomes_files import RowOutcomes
-from robustutils.outcomes import Conditional, Measurement, Outcomes
+from robustutils.outcomes import Measurement, Outcomes
+from robustutils.papers.disentangling.attempts import Conditional
 
 BOOK = provenance.repository() / "book"
 PAPERS = [chapter for chapter in pipeline.checkable() if pipeline.has_claims(chapter)]
