@@ -8,7 +8,7 @@ BIN := .venv/bin
 export PYTHONHASHSEED := 0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup book test nbval site run publish check train networks references data lint format lab bench lock clean
+.PHONY: help setup book test faults nbval site run publish check train networks references data lint format lab bench lock clean
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -28,12 +28,15 @@ PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 book: setup ## execute every chapter at quick and render the book to _build/html/index.html
 	$(BIN)/python -m robustutils build
 
-test nbval: export OMP_NUM_THREADS = 1
+test faults nbval: export OMP_NUM_THREADS = 1
 PYTEST = $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 NBVAL = --nbval-lax --nbval-cell-timeout=600 -p no:cacheprovider chapters/*.ipynb
 
 test: setup ## all tests on up to four cores, and every chapter re-executed at quick against its stored outputs
 	$(PYTEST) --no-loadscope-reorder $(NBVAL) tests
+
+faults: setup ## kills, damaged files, hostile models, data and parameters by the hundred: five minutes
+	$(PYTEST) tests/faults/fault_*.py
 
 nbval: setup ## only the chapters: re-execute at quick and compare the checked cells
 	$(PYTEST) $(NBVAL)

@@ -19,11 +19,20 @@ class ParameterError(ValueError):
         return [f"{type(self).__name__}: {self}"]
 
 
+def shown(value: Any) -> str:
+    """A value in a message, however long it is."""
+    try:
+        text = repr(value)
+    except ValueError:  # a number of more digits than Python writes
+        text = "a number without end"
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
 def _option(name: str, value: Any, options: Sequence[str]) -> str:
     if value not in options:
-        near = get_close_matches(str(value), options, 1)
+        near = get_close_matches(value[:80], options, 1) if isinstance(value, str) else []
         hint = f" (did you mean {near[0]!r}?)" if near else ""
-        raise ParameterError(f"{name}={value!r}{hint}: allowed are {', '.join(options)}")
+        raise ParameterError(f"{name}={shown(value)}{hint}: allowed are {', '.join(options)}")
     return str(value)
 
 
@@ -71,10 +80,15 @@ class Parameter:
         if self.one_of:
             return _option(name, value, self.one_of)
         if self.some_of:
-            parts = str(value).split(",") if isinstance(value, str | int) else value
+            parts = (
+                value.split(",") if isinstance(value, str) else [value] if isinstance(value, int) else value
+            )
             if not isinstance(parts, list | tuple) or not parts:
-                raise ParameterError(f"{name}={value!r}: allowed are {', '.join(self.some_of)}, at least one")
-            parts = [str(part).strip() if isinstance(part, str | int) else part for part in parts]
+                raise ParameterError(
+                    f"{name}={shown(value)}: allowed are {', '.join(self.some_of)}, at least one"
+                )
+            parts = [shown(part) if isinstance(part, int) else part for part in parts]
+            parts = [part.strip() if isinstance(part, str) else part for part in parts]
             chosen = [_option(name, part, self.some_of) for part in parts]
             return tuple(option for option in self.some_of if option in chosen)
         if self.range:
@@ -83,10 +97,10 @@ class Parameter:
             number = isinstance(value, int if whole else int | float) and not isinstance(value, bool)
             if not number or not low <= value <= high:
                 kind = "a whole number" if whole else "a number"
-                raise ParameterError(f"{name}={value!r}: must be {kind} from {low} to {high}")
+                raise ParameterError(f"{name}={shown(value)}: must be {kind} from {low} to {high}")
             return value if whole else float(value)
         if value is not None and not isinstance(value, str):
-            raise ParameterError(f"{name}={value!r}: must be a text")
+            raise ParameterError(f"{name}={shown(value)}: must be a text")
         return value
 
     def of(self, name: str, profile: str, given: Any) -> Any:

@@ -14,7 +14,7 @@ from robustutils.artifacts import shelf
 from robustutils.book import outcomes_files
 from robustutils.book.claims import Claims
 from robustutils.book.criteria import NO_EVIDENCE
-from robustutils.book.parameters import PROFILES, Parameter, ParameterError
+from robustutils.book.parameters import PROFILES, Parameter, ParameterError, shown
 from robustutils.registry import unknown
 
 
@@ -115,5 +115,5 @@ def find_device(name: str | None, profile: str) -> torch.device:
         raise ParameterError("profile='paper' needs a CUDA GPU and there is none; -p device cpu insists")
     if name not in (None, *allowed):
         found = ", ".join(allowed) + ("" if "cuda" in allowed else " (no CUDA GPU is there)")
-        raise ParameterError(f"device={name!r}: allowed are {found}")
+        raise ParameterError(f"device={shown(name)}: allowed are {found}")
     return torch.device(name or allowed[-1])
