@@ -31,17 +31,14 @@ def test_a_hostile_value_is_allowed_or_refused_by_its_name(chapter, name):
         "model": "m:f",
         "weights": None,
     }
+    said = []
     for value in HOSTILE:
         try:
-            run = runs.start(claims, {**usual, name: value})
+            runs.start(claims, {**usual, name: value})
         except ParameterError as error:
-            assert name in str(error)
-            assert len(str(error)) < 1000
-        else:
-            assert (
-                name not in run.parameters
-                or claims.parameters[name].parse(name, run.parameters[name]) is not ...
-            )
+            said.append(str(error))
+    assert said, "most of these values are not allowed"
+    assert [message for message in said if name not in message or len(message) > 1000] == []
 
 
 def test_there_are_five_hundred_sets():
