@@ -1,12 +1,13 @@
 """The published numbers: each follows from the outcomes that are published beside it."""
 
+import subprocess
 from typing import Any
 
 import numpy as np
 import pytest
 
 from robustutils import provenance
-from robustutils.book import outcomes_files, pipeline, results
+from robustutils.book import checks, outcomes_files, pipeline, results
 from robustutils.book.outcomes_files import RowOutcomes
 from robustutils.outcomes import Measurement, Outcomes
 from robustutils.papers.disentangling.attempts import Conditional
@@ -106,3 +107,41 @@ def test_every_published_number_and_interval_can_be_computed_again(chapter, outc
 def test_most_published_rows_can_be_computed_again(outcomes):
     kept = [bool(rebuilt(found, percent=True)) for rows in outcomes.values() for found in rows.values()]
     assert sum(kept) > 0.8 * len(kept), "outcomes too large to keep must stay the exception"
+
+
+# ---- the reports of checks ----
+
+
+@pytest.mark.parametrize("chapter", pipeline.checkable())
+def test_a_report_is_of_what_is_published_and_nothing_disagrees(chapter):
+    path = pipeline.outcomes_path(chapter, BOOK)
+    report, pieces = checks.read(checks.path(chapter, BOOK)), outcomes_files.read(path)
+    assert report is not None, f"make check CHAPTER={chapter}"
+    assert report.disagreeing == []
+    assert f"results/{path.name}" in report.evidence
+    assert report.changed(BOOK) == [], f"changed since the check: make check CHAPTER={chapter}"
+    small = [(name, tensors) for piece in pieces for name, tensors in piece.small.items()]
+    published = {(name, ", ".join(tensors)) for name, tensors in small}
+    published |= {name for piece in pieces for name in piece.rows}
+    assert [row for row in report.rows if (row.id, row.row) not in published] == [], (
+        "rows that nothing published has"
+    )
+    certificates = [piece.certificates[name] for piece in pieces for name in piece.small]
+    assert {*report.measured} == {str(certificate["commit"]) for certificate in certificates}
+
+
+@pytest.mark.parametrize("chapter", pipeline.checkable())
+def test_a_report_names_a_commit_of_this_repository(chapter):
+    report = checks.read(checks.path(chapter, BOOK))
+    assert report is not None
+    commits = [commit.removesuffix("+") for commit in (report.commit, *report.measured)]
+    git = ["git", "-C", str(provenance.repository())]
+    shallow = subprocess.run([*git, "rev-parse", "--is-shallow-repository"], capture_output=True, text=True)
+    if shallow.stdout.strip() != "false":
+        pytest.skip("no git checkout with its whole history")
+    unknown = [
+        name
+        for name in commits
+        if subprocess.run([*git, "cat-file", "-e", f"{name}^{{commit}}"], capture_output=True).returncode
+    ]
+    assert unknown == []
