@@ -20,7 +20,9 @@ def _content(images: Tensor, labels: Tensor) -> str:
     """SHA-256 of the 8-bit pixels and the labels; of the exact values where the images are not of 8 bits."""
     parts = images.split(1024)
     pixels = [(part * 255).round().to(torch.uint8) for part in parts]
-    eight_bits = all(torch.equal(few.float().div_(255), part) for few, part in zip(pixels, parts, strict=True))
+    eight_bits = all(
+        torch.equal(few.float().div_(255), part) for few, part in zip(pixels, parts, strict=True)
+    )
     return sha256(*(pixels if eight_bits else [images]), labels)
 
 
