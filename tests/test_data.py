@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from robustutils import data
+from robustutils import artifacts, data
 from robustutils.data import _files, _torchvision
 from robustutils.data._torchvision import datasets
 
@@ -684,6 +684,42 @@ def test_taken_and_changed_examples_have_fingerprints_of_their_own(digits):
     assert len({some.fingerprint, darker.fingerprint, some.changed(some.images * 0.998).fingerprint}) == 3
     with pytest.raises(ValueError, match=r"3 images.* 2 labels.*digits"):
         some.changed(digits.images[:3])
+
+
+def by_hand(dataset, **changes):
+    return dataclasses.replace(dataset, **{"fingerprint": ""} | changes)
+
+
+@pytest.mark.parametrize("given", ["", "the fingerprint of another"])
+def test_a_data_set_made_by_hand_is_known_by_its_contents(digits, given):
+    some = digits.first(20)
+    wrong = by_hand(some, labels=(some.labels + 1) % 10, fingerprint=given)
+    inverted = by_hand(some, images=1 - some.images, fingerprint=some.fingerprint)
+    paler = by_hand(some, images=some.images * 0.999, fingerprint=some.fingerprint)
+    kept = dataclasses.replace(some, labels=some.labels.flip(0))
+    assert (
+        len({artifacts.digest(artifacts.describe(item)) for item in (some, wrong, inverted, paler, kept)})
+        == 5
+    )
+    assert by_hand(some, name="mine", fingerprint=given).fingerprint == some.fingerprint
+
+
+def test_letters_with_other_images_are_not_known_by_their_codes():
+    letters = data.load("fonts_embedded", "test").first(20)
+    other = by_hand(letters, images=letters.images.flip(3), fingerprint=letters.fingerprint)
+    assert other.fingerprint != letters.fingerprint
+    assert torch.equal(other.take(torch.arange(3)).images, letters.images[:3].flip(3))
+
+
+@pytest.mark.parametrize(
+    "images",
+    [torch.rand(2, 1, 2, 2).double(), torch.full((2, 1, 2, 2), torch.nan), torch.zeros(2, 1, 2, 2).half()],
+)
+def test_contents_of_any_type_have_a_fingerprint(images):
+    labels = torch.tensor([0, 1])
+    found = data.Dataset("x", "test", images.requires_grad_(), labels, ("a", "b"), "")
+    assert found.fingerprint == dataclasses.replace(found).fingerprint
+    assert found.fingerprint != dataclasses.replace(found, labels=labels.flip(0)).fingerprint
 
 
 def test_some_of_changed_images_are_not_taken_for_some_of_the_original_ones(digits):

@@ -1,7 +1,7 @@
 """The one type in which every data set of the book is handed over."""
 
 import hashlib
-from dataclasses import dataclass, replace
+from dataclasses import InitVar, dataclass, field, replace
 from typing import Self
 
 import torch
@@ -9,11 +9,21 @@ from torch import Tensor
 
 
 def sha256(*tensors: Tensor) -> str:
-    """SHA-256, as hex digits, of the bytes of some CPU tensors, one after the other."""
+    """SHA-256, as hex digits, of the bytes of some tensors, one after the other."""
     digest = hashlib.sha256()
     for tensor in tensors:
-        digest.update(tensor.contiguous().numpy().data)
+        digest.update(tensor.detach().cpu().contiguous().numpy().reshape(-1).data)
     return digest.hexdigest()
+
+
+def _content(images: Tensor, labels: Tensor) -> str:
+    """SHA-256 of the 8-bit pixels and the labels; of the exact values where the images are not of 8 bits."""
+    parts = images.split(1024)
+    pixels = [(part * 255).round().to(torch.uint8) for part in parts]
+    eight_bits = all(
+        torch.equal(few.float().div_(255), part) for few, part in zip(pixels, parts, strict=True)
+    )
+    return sha256(*(pixels if eight_bits else [images]), labels)
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,7 +36,9 @@ class Dataset:
         images: float32 [N, C, H, W] in [0, 1].
         labels: int64 [N], indices into ``classes``.
         classes: the name of each class.
-        fingerprint: SHA-256 of the 8-bit pixels and the labels, or of the codes that generate them.
+        fingerprint: SHA-256 of the 8-bit pixels and the labels, or of the codes that generate them. Results are kept under
+            it, so the one of a data set made by hand is computed, whatever is given.
+        known: the fingerprint is that of these images and labels already, and is not computed.
     """
 
     name: str
@@ -35,6 +47,11 @@ class Dataset:
     labels: Tensor
     classes: tuple[str, ...]
     fingerprint: str
+    known: InitVar[bool] = field(default=False, kw_only=True)
+
+    def __post_init__(self, known: bool) -> None:
+        if not known:
+            object.__setattr__(self, "fingerprint", _content(self.images, self.labels))
 
     @classmethod
     def from_pixels(
@@ -42,7 +59,8 @@ class Dataset:
     ) -> Self:
         """The data set of uint8 pixels [N, C, H, W] and labels [N]."""
         pixels, labels = pixels.contiguous(), labels.to(torch.int64)
-        return cls(name, split, pixels.float().div_(255), labels, classes, sha256(pixels, labels))
+        fingerprint = sha256(pixels, labels)
+        return cls(name, split, pixels.float().div_(255), labels, classes, fingerprint, known=True)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -61,14 +79,10 @@ class Dataset:
 
     def take(self, chosen: Tensor) -> Self:
         """The examples at the indices ``chosen``, int64 [n], with the fingerprint of just these."""
-        images, labels = self.images[chosen], self.labels[chosen]
-        pixels = (images * 255).round().to(torch.uint8)
-        eight_bits = torch.equal(pixels.float().div_(255), images)
-        content = pixels if eight_bits else images
-        return replace(self, images=images, labels=labels, fingerprint=sha256(content, labels))
+        return replace(self, images=self.images[chosen], labels=self.labels[chosen])
 
     def changed(self, images: Tensor) -> Self:
         """The same labels with other images, float32 [N, C, H, W] in [0, 1], and a fingerprint of their exact values."""
         if len(images) != len(self):
             raise ValueError(f"{len(images)} images for the {len(self)} labels of {self.name} ({self.split})")
-        return replace(self, images=images, fingerprint=sha256(images, self.labels))
+        return replace(self, images=images, fingerprint=sha256(images, self.labels), known=True)

@@ -317,7 +317,7 @@ class FontsDataset(Dataset):
         parts = zip(*(part.split(8192) for part in (fonts, labels, thetas)), strict=True)
         images = [render(_glyphs(prototypes, some, letters), theta) for some, letters, theta in parts]
         known = (labels, tuple(LETTERS), _fingerprint(prototypes, fonts, labels, thetas), thetas, fonts)
-        return cls(name, split, torch.cat(images), *known, prototypes, ranges)
+        return cls(name, split, torch.cat(images), *known, prototypes, ranges, known=True)
 
     @property
     def codes(self) -> Tensor:
