@@ -205,8 +205,12 @@ def _examine(
     found = examine.examine(net, test, eps=eps, n=n, seed=seed, label=model, report=report)
     page.parent.mkdir(parents=True, exist_ok=True)
     text = json.dumps(found.json(), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-    storage.write_atomically(numbers, lambda partial: partial.write_text(text, encoding="utf-8"))
-    storage.write_atomically(page, lambda partial: partial.write_text(found.page(), encoding="utf-8"))
+    storage.write_atomically(
+        numbers, lambda partial: partial.write_text(text, encoding="utf-8"), new=not force
+    )
+    storage.write_atomically(
+        page, lambda partial: partial.write_text(found.page(), encoding="utf-8"), new=not force
+    )
     print(found.answer())
     for flag in found.flags:
         print(f"flag: {flag}")
