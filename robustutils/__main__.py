@@ -139,6 +139,7 @@ def _build() -> None:
 @_command({})
 def _site() -> None:
     """render the published edition"""
+    pipeline.check_pages(provenance.repository() / "book")
     print(f"open {pipeline.render(provenance.repository())}")
 
 

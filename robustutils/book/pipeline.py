@@ -132,8 +132,7 @@ def execute(
 
 
 def _execute(chapter: str, profile: str, parameters: Mapping[str, Any], folder: Path, source: Path) -> None:
-    (folder / "results").mkdir(parents=True, exist_ok=True)
-    sweep(folder)
+    folder.mkdir(parents=True, exist_ok=True)
     failed = folder / f"{chapter}.failed.ipynb"
     found = partial_path(outcomes_path(chapter, folder))
     draft = nbformat.read(source, as_version=4)
@@ -243,11 +242,12 @@ def _book() -> Path:
 
     made_from = {chapter: content_hash(chapter) for chapter in chapters()}
     stamps = {chapter: stamp_path(chapter, folder) for chapter in made_from}
-    changed = [
-        c
-        for c, stamp in stamps.items()
-        if not (stamp.exists() and stamp.read_text(encoding="utf-8") == made_from[c])
-    ]
+
+    def is_made(chapter: str) -> bool:
+        stamp = stamps[chapter]
+        return stamp.exists() and stamp.read_text(encoding="utf-8") == made_from[chapter]
+
+    changed = [chapter for chapter in stamps if not is_made(chapter)]
 
     def make(chapter: str) -> None:
         try:
@@ -308,13 +308,13 @@ def render(source: Path) -> Path:
     """
     log, html = build_folder() / "render.log", build_folder() / "html"
     aside = partial_path(html)
+    command = [sys.executable, "-c", RENDERER, "build", str(source), "--path-output", str(aside)]
     with alone("the pages"), contextlib.ExitStack() as stack:
         sweep(build_folder())
         stack.callback(shutil.rmtree, aside, ignore_errors=True)
         with log.open("w", encoding="utf-8") as output:
             book = subprocess.Popen(
-                [sys.executable, "-c", RENDERER, "build", str(source), "--path-output", str(aside)]
-                + ["--all", "-W", "-n", "--keep-going", "-q"],
+                [*command, "--all", "-W", "-n", "--keep-going", "-q"],
                 stdin=subprocess.PIPE,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -399,6 +399,22 @@ def judge(edition: Path) -> None:
     write_scoreboard(edition)
 
 
+def check_pages(edition: Path) -> None:
+    """Whether every page of an edition is the one that its results were published with.
+
+    Raises:
+        PipelineError: one was changed by hand, or a publish was killed half-way.
+    """
+    for found in read_all(edition / "results"):
+        page = edition / f"{found['chapter']}.ipynb"
+        known = found.get("page_sha256")
+        if known and known != scoreboard.page_hash(nbformat.read(page, as_version=4)):
+            raise PipelineError(
+                f"{page} is not the page that its results were published with: changed by hand, or published half; "
+                f"git restores it, or make publish CHAPTER={found['chapter']} makes it anew"
+            )
+
+
 def checkable() -> list[str]:
     """The chapters that have published outcomes."""
     edition = provenance.repository() / "book"
@@ -416,6 +432,7 @@ def check(chapter: str) -> checks.Report:
             error in the notebook. The report before it stays then.
     """
     edition, folder = provenance.repository() / "book", build_folder() / "check"
+    check_pages(edition)
     if damaged := checks.damaged(edition):
         raise PipelineError(f"damaged, so that nothing was checked (git restores them): {'; '.join(damaged)}")
     published = outcomes_files.read(outcomes_path(chapter, edition))

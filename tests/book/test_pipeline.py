@@ -677,17 +677,31 @@ def test_references_follow_the_text_are_the_outputs_of_tagged_cells_alone_and_su
 def test_rendering_takes_warnings_as_errors_and_shows_them(repo, monkeypatch, status):
     commands = []
 
-    def run(command, *, stdout, **_):
-        commands.append(command)
-        stdout.write("WARNING: a reference is undefined\n")
-        return subprocess.CompletedProcess(command, status)
+    write(repo / "_build" / "html" / "old.html", "a page of the book before")
+    code = """
+import sys
+from pathlib import Path
+print("WARNING: a reference is undefined")
+html = Path(sys.argv[sys.argv.index("--path-output") + 1], "_build", "html")
+html.mkdir(parents=True)
+(html / "index.html").write_text("new")
+sys.exit(STATUS)
+"""
+    popen = subprocess.Popen
 
-    monkeypatch.setattr(pipeline.subprocess, "run", run)
+    def start(command, **settings):
+        commands.append(command[2:])
+        return popen([*command[:2], code.replace("STATUS", str(status)), *command[3:]], **settings)
+
+    monkeypatch.setattr(pipeline.subprocess, "Popen", start)
     if status:
         with pytest.raises(PipelineError, match="undefined"):
             pipeline.render(repo)
     else:
         assert pipeline.render(repo) == repo / "_build" / "html" / "index.html"
+    kept = files(repo / "_build" / "html")
+    assert kept == ({"old.html": "a page of the book before"} if status else {"index.html": "new"})
+    assert list((repo / "_build").glob("*.part")) == []
     (command,) = commands
     assert command[1:3] == ["build", str(repo)]
     assert {"-W", "-n", "--keep-going"} <= set(command)
