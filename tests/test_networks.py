@@ -1,7 +1,10 @@
 """Networks: published, cached, or trained, resumed and never half done; alone and side by side."""
 
 import logging
+import os
 import pickle
+import re
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, field, make_dataclass
@@ -26,6 +29,7 @@ from robustutils.papers.ensemble.objectives import EnsembleAdversarial
 from robustutils.papers.ensemble.recipes import with_sources
 from robustutils.recipes import Recipe, recipe
 from robustutils.storage import CacheError
+from robustutils.training import TrainingError
 
 TINY = Recipe(architecture="eat_d", objective=Clean(), epochs=2, batch_size=64)
 ONCE = TINY.replace(epochs=1)
@@ -568,6 +572,20 @@ def test_what_stopped_a_worker_is_raised(few):
     with pytest.raises(ValueError, match=r"batch_size=500.* 128 .*digits"):
         train_side_by_side(networks, workers=1)
     assert not torch.multiprocessing.active_children()
+
+
+class Killed(Clean):
+    """An objective that ends its process, as the system does that has no memory left."""
+
+    def __call__(self, *arguments: object, **settings: object) -> torch.Tensor:
+        os.kill(os.getpid(), signal.SIGKILL)
+        raise AssertionError
+
+
+def test_a_worker_that_is_killed_is_told_with_the_network(few):
+    networks = [Network(ONCE.replace(objective=Killed()), few, seed=seed) for seed in (0, 1)]
+    with pytest.raises(TrainingError, match=rf"{re.escape(networks[0].name)} was killed.*last checkpoint"):
+        train_side_by_side(networks, workers=1)
 
 
 @pytest.fixture
