@@ -574,18 +574,20 @@ def test_what_stopped_a_worker_is_raised(few):
     assert not torch.multiprocessing.active_children()
 
 
-class Killed(Clean):
-    """An objective that ends its process, as the system does that has no memory left."""
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_worker_that_is_killed_is_told_with_the_network(few, workers):
+    networks = [Network(TINY.replace(epochs=2000), few, seed=seed) for seed in (0, 1)]
 
-    def __call__(self, *arguments: object, **settings: object) -> torch.Tensor:
-        os.kill(os.getpid(), signal.SIGKILL)
-        raise AssertionError
+    def kill() -> None:
+        while not (children := torch.multiprocessing.active_children()):
+            time.sleep(0.01)
+        os.kill(children[0].pid, signal.SIGKILL)
 
-
-def test_a_worker_that_is_killed_is_told_with_the_network(few):
-    networks = [Network(ONCE.replace(objective=Killed()), few, seed=seed) for seed in (0, 1)]
-    with pytest.raises(TrainingError, match=rf"{re.escape(networks[0].name)} was killed.*last checkpoint"):
-        train_side_by_side(networks, workers=1)
+    threading.Thread(target=kill).start()
+    lost = " or ".join(re.escape(network.name) for network in networks[:workers])
+    with pytest.raises(TrainingError, match=rf"^a process that trained {lost} was killed.*last checkpoint"):
+        train_side_by_side(networks, workers=workers)
+    assert not torch.multiprocessing.active_children()
 
 
 @pytest.fixture

@@ -392,8 +392,8 @@ def judge(edition: Path) -> None:
     for found in read_all(edition / "results"):
         page = edition / f"{found['chapter']}.ipynb"
         notebook = nbformat.read(page, as_version=4)
-        scoreboard.renew(notebook, Claims.of(found["chapter"]), found)
         found["page_sha256"] = scoreboard.page_hash(notebook)
+        scoreboard.renew(notebook, Claims.of(found["chapter"]), found)
         results_files.write(edition / "results" / f"{found['chapter']}.json", found)
         write_notebook(page, notebook)
     write_scoreboard(edition)

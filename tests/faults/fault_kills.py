@@ -15,7 +15,9 @@ import pytest
 
 from robustutils import storage
 from robustutils.book import results as results_files
-from tests.book.test_pipeline import CHAPTER, MEASURED, repository, rewrite
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "book"))
+from test_pipeline import CHAPTER, MEASURED, repository, rewrite
 
 KILLS = int(os.environ.get("KILLS", "60"))
 START = """
