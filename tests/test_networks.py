@@ -5,6 +5,8 @@ import os
 import pickle
 import re
 import signal
+import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, field, make_dataclass
