@@ -1,12 +1,28 @@
 """Command line of the book: ``python -m robustutils COMMAND``; without one it lists them."""
 
+import os
+import signal
+import sys
+
+INTERRUPTED = "interrupted: nothing was replaced; the next run goes on from the last checkpoint"
+
+
+def _leave(*_: object) -> None:
+    """On Ctrl-C while the modules below are imported, which takes seconds."""
+    os.write(2, f"{INTERRUPTED}\n".encode())
+    os._exit(130)
+
+
+if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    signal.signal(signal.SIGINT, _leave)
+
 import argparse
 import ast
+import errno
 import functools
 import json
 import logging
 import re
-import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +37,8 @@ MISTAKES = (
     pipeline.PipelineError, data.DataError, training.TrainingError, storage.CacheError, ValueError, OSError
 )  # fmt: skip
 """What is one line of text and exit code 1."""
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
+"""What the system says of a disk or a folder that takes nothing more."""
 PARSER = argparse.ArgumentParser(
     prog="python -m robustutils", description="Run, render and publish the book."
 )
@@ -31,17 +49,18 @@ _parsers = PARSER.add_subparsers(dest="command", required=True)
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; returns 0, 1 for a failure, 2 for bad usage and 130 for Ctrl-C."""
+    if signal.getsignal(signal.SIGINT) is _leave:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     options = vars(PARSER.parse_args(arguments))
     try:
         COMMANDS[options.pop("command")](**options)
     except MISTAKES as error:
-        print(f"error: {error}", file=sys.stderr)
+        full = isinstance(error, OSError) and error.errno in FULL
+        remedy = ": free some space or permit writing there, then call again" if full else ""
+        print(f"error: {error}{remedy}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print(
-            "interrupted: nothing was replaced; the next run goes on from the last checkpoint",
-            file=sys.stderr,
-        )
+        print(INTERRUPTED, file=sys.stderr)
         return 130
     return 0
 
@@ -139,6 +158,7 @@ def _build() -> None:
 @_command({})
 def _site() -> None:
     """render the published edition"""
+    pipeline.check_pages(provenance.repository() / "book")
     print(f"open {pipeline.render(provenance.repository())}")
 
 
@@ -205,8 +225,12 @@ def _examine(
     found = examine.examine(net, test, eps=eps, n=n, seed=seed, label=model, report=report)
     page.parent.mkdir(parents=True, exist_ok=True)
     text = json.dumps(found.json(), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-    storage.write_atomically(numbers, lambda partial: partial.write_text(text, encoding="utf-8"))
-    storage.write_atomically(page, lambda partial: partial.write_text(found.page(), encoding="utf-8"))
+    storage.write_atomically(
+        numbers, lambda partial: partial.write_text(text, encoding="utf-8"), new=not force
+    )
+    storage.write_atomically(
+        page, lambda partial: partial.write_text(found.page(), encoding="utf-8"), new=not force
+    )
     print(found.answer())
     for flag in found.flags:
         print(f"flag: {flag}")

@@ -8,6 +8,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import connection, parent_process
 from pathlib import Path
 from typing import Any
@@ -226,11 +227,9 @@ def train_side_by_side(
     cores = os.cpu_count() or 1
     if any(network.device.type == "cuda" for network in networks):
         cores = min(cores, MOST_ON_A_GPU)
+    processes = min(workers or cores, len(networks))
     with ProcessPoolExecutor(
-        min(workers or cores, len(networks)),
-        mp_context=get_context("spawn"),
-        initializer=_one_thread,
-        initargs=(lowest_priority,),
+        processes, mp_context=get_context("spawn"), initializer=_one_thread, initargs=(lowest_priority,)
     ) as pool:
         futures = {pool.submit(Network.make_sure, network): network for network in networks}
         try:
@@ -238,10 +237,16 @@ def train_side_by_side(
                 future.result()
                 log.info("%d of %d networks are ready: %s", count, len(networks), futures[future].name)
                 done(futures[future])
-        except BaseException:
-            for process in list(pool._processes.values()):
+        except BaseException as error:
+            for process in list((pool._processes or {}).values()):
                 process.terminate()
             pool.shutdown(cancel_futures=True)
+            if isinstance(error, BrokenProcessPool):
+                lost = [network.name for network in networks if not network.is_there()][:processes]
+                raise training.TrainingError(
+                    f"a process that trained {' or '.join(lost)} was killed, perhaps for want of memory; "
+                    "the next call goes on from the last checkpoint, with fewer workers in less memory"
+                ) from error
             raise
 
 

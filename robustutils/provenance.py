@@ -4,6 +4,7 @@ import ast
 import functools
 import hashlib
 import importlib.metadata
+import logging
 import os
 import platform
 import subprocess
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import torch
 
+log = logging.getLogger(__name__)
 PACKAGES = ("torch", "torchvision", "numpy", "scipy", "scikit-learn")
 
 
@@ -26,17 +28,39 @@ def repository() -> Path:
     return next((place for place in (home, *around) if (place / "chapters").is_dir()), home)
 
 
-def git_commit() -> str:
-    """The checkout's commit, with ``+`` where tracked files have changed; empty outside a checkout."""
+class NoCommit(ValueError):
+    """Git does not say what the checkout holds; the message has git's own words."""
+
+
+def git(*words: str) -> str:
+    """What git says of the checkout; empty outside a checkout.
+
+    Raises:
+        NoCommit: there is no git, or it refuses, such as a checkout of another user.
+    """
     if not (repository() / ".git").exists():
         return ""
+    command = ["git", "-C", str(repository()), *words]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", check=True)
+    except FileNotFoundError as error:
+        raise NoCommit("there is no git here, which says what code this is: install it") from error
+    except subprocess.CalledProcessError as error:
+        raise NoCommit(f"git does not say what code this is: {' '.join(error.stderr.split())}") from error
+    return done.stdout.strip()
 
-    def git(*words: str) -> str:
-        command = ["git", "-C", str(repository()), *words]
-        return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
 
-    commit = git("rev-parse", "--short=12", "HEAD")
-    return f"{commit}+" if commit and git("status", "--porcelain", "--untracked-files=no") else commit
+def git_commit() -> str:
+    """The checkout's commit, with ``+`` where tracked files have changed; empty outside a checkout.
+
+    Where git does not say it, it is empty too, and the reason is logged: evidence asks :func:`git` first.
+    """
+    try:
+        commit = git("rev-parse", "--short=12", "HEAD")
+        return f"{commit}+" if commit and git("status", "--porcelain", "--untracked-files=no") else commit
+    except NoCommit as reason:
+        log.warning("%s", reason)
+        return ""
 
 
 @functools.cache
@@ -75,7 +99,7 @@ def certificate(
 @functools.cache
 def _processor() -> str:
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
         return platform.processor()
     return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "")

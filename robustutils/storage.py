@@ -1,13 +1,18 @@
 """Tensor files that know what they are: each carries its own key, a hash of its content and a checksum over both."""
 
+import contextlib
+import functools
 import hashlib
 import json
 import os
+import shutil
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import platformdirs
+import psutil
 import safetensors
 import safetensors.torch
 import torch
@@ -44,15 +49,76 @@ def folder() -> Path:
     return root
 
 
-def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Call ``write`` with a temporary path beside ``path``, then move the result into place."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.{os.getpid()}.part")
+def write_atomically(path: Path, write: Callable[[Path], object], *, new: bool = False) -> None:
+    """Call ``write`` with a temporary path beside ``path``, then move the result into place; with ``new`` over no file.
+
+    Raises:
+        OSError: as :func:`write_together`; FileExistsError where ``new`` finds a file.
+    """
+    write_together({path: write}, new=new)
+
+
+def write_together(writes: Mapping[Path, Callable[[Path], object]], *, new: bool = False) -> None:
+    """Write files aside and onto the disk, each with its function, then move them all into place in their order.
+
+    Raises:
+        OSError: one cannot be written; the message names it, why, and what to do. If it could not be written aside, none
+            has changed.
+    """
+    path = Path()
+    partials = {path: partial_path(path) for path in writes}
     try:
-        write(partial)
-        partial.replace(path)
+        for path, write in writes.items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            sweep(path.parent)
+            write(partials[path])
+            _to_disk(partials[path], os.O_RDWR)
+        for path, partial in partials.items():
+            if new:
+                path.touch(exist_ok=False)
+            partial.replace(path)
+        if os.name == "posix":
+            for parent in {path.parent for path in writes}:
+                _to_disk(parent, os.O_RDONLY)
+    except (OSError, safetensors.SafetensorError) as error:
+        if new and isinstance(error, FileExistsError) and path.exists():
+            raise FileExistsError(f"{path} was made meanwhile and was left as it is") from error
+        raise OSError(
+            f"{path} cannot be written ({getattr(error, 'strerror', None) or error}), and what was there is unchanged: "
+            "free some space or permit writing there, then call again (ROBUSTUTILS_CACHE sets another cache folder)"
+        ) from error
     finally:
-        partial.unlink(missing_ok=True)
+        for partial in partials.values():
+            with contextlib.suppress(OSError):
+                partial.unlink(missing_ok=True)
+
+
+def partial_path(path: Path) -> Path:
+    """Where this process makes a file or a folder before it is moved to ``path``."""
+    return path.with_name(f"{path.name}.{os.getpid()}.part")
+
+
+@functools.cache
+def sweep(parent: Path) -> None:
+    """Remove what processes that are gone have left half made in a folder, once a process."""
+    for path in parent.glob("*.*.part"):
+        number = path.suffixes[-2][1:]
+        with contextlib.suppress(OSError):  # another process sweeps too
+            # On a shared disk the process may be another machine's, but such a one writes on.
+            if (
+                number.isdecimal()
+                and not psutil.pid_exists(int(number))
+                and time.time() - path.stat().st_mtime > 60
+            ):
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def _to_disk(path: Path, mode: int) -> None:
+    file = os.open(path, mode)
+    try:
+        os.fsync(file)
+    finally:
+        os.close(file)
 
 
 def write(path: Path, key: str, tensors: Mapping[str, Tensor], **about: Any) -> None:

@@ -1,8 +1,12 @@
 """Artifacts: what a name and a key are made of, and what damage, interruptions and a bad folder do."""
 
+import errno
 import functools
 import json
 import logging
+import os
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,6 +15,7 @@ from types import FunctionType, ModuleType
 
 import numpy as np
 import pytest
+import safetensors
 import torch
 from torch import Tensor, nn
 
@@ -723,3 +728,71 @@ def test_certificates_name_the_precision_that_passes_ran_in(tiny_data, monkeypat
         one = later(evaluation.adversarial, network(), FGSM(eps=0.1, dtype=torch.bfloat16), tiny_data)
         one()
         assert shelf.used[one.name]["precision"] == str(fast).removeprefix("torch.")
+
+
+# ---- a disk that is full, a process that was killed ----
+
+
+@pytest.mark.parametrize("error", [
+    OSError(errno.ENOSPC, "No space left on device"),
+    PermissionError(errno.EACCES, "Permission denied"),
+    safetensors.SafetensorError("I/O error: No space left on device"),
+], ids=repr)  # fmt: skip
+def test_a_disk_that_takes_nothing_is_told_with_file_reason_and_remedy(tmp_path, monkeypatch, error):
+    path = tmp_path / "one.safetensors"
+    storage.write(path, "key", TENSORS)
+    before = path.read_bytes()
+
+    def full(*_):
+        raise error
+
+    monkeypatch.setattr(storage.safetensors.torch, "save_file", full)
+    with pytest.raises(OSError, match=r"one\.safetensors cannot be written \(.*unchanged: free some space"):
+        storage.write(path, "key", TENSORS)
+    assert path.read_bytes() == before
+    assert [file.name for file in tmp_path.iterdir()] == [path.name]
+
+
+def test_files_that_belong_together_change_together_or_not_at_all(tmp_path):
+    one, two = tmp_path / "one", tmp_path / "two"
+
+    def full(partial: Path) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(OSError, match="two cannot be written"):
+        storage.write_together({one: lambda partial: partial.write_text("1", encoding="utf-8"), two: full})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_new_file_takes_no_place_of_another(tmp_path):
+    path = tmp_path / "page"
+    for text in ("first", "second"):
+        write = functools.partial(storage.write_atomically, path, new=True)
+        if text == "first":
+            write(lambda partial: partial.write_text("first", encoding="utf-8"))
+        else:
+            with pytest.raises(FileExistsError, match="page was made meanwhile and was left"):
+                write(lambda partial: partial.write_text("second", encoding="utf-8"))
+    assert path.read_text(encoding="utf-8") == "first"
+
+
+def test_what_is_written_reaches_the_disk_before_it_takes_its_place(tmp_path, monkeypatch):
+    synced = []
+    monkeypatch.setattr(os, "fsync", lambda file: synced.append((tmp_path / "page").exists()))
+    write_atomically(tmp_path / "page", lambda partial: partial.write_text("text", encoding="utf-8"))
+    assert synced == [False, True]
+
+
+def test_leftovers_of_processes_that_are_gone_are_swept_and_others_are_not(tmp_path):
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    names = [f"a.json.{gone.pid}.part", f"a.json.{os.getpid()}.part", "notes.part", f"b.{gone.pid}.part"]
+    for name in names:
+        (tmp_path / name).touch()
+    os.utime(tmp_path / names[0], (0, 0))
+    (tmp_path / f"html.{gone.pid}.part" / "_build").mkdir(parents=True)
+    os.utime(tmp_path / f"html.{gone.pid}.part", (0, 0))
+    write_atomically(tmp_path / "page", lambda partial: partial.write_text("text", encoding="utf-8"))
+    assert {path.name for path in tmp_path.iterdir()} == {"page", *names[1:]}, (
+        "the last may be at work elsewhere"
+    )

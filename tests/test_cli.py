@@ -146,7 +146,11 @@ def raising(error: BaseException):
     (pipeline.PipelineError("the notebook failed"), 1, "error: the notebook failed\n"),
     (data.DataError("mnist is absent"), 1, "error: mnist is absent\n"),
     (ValueError("seed=-1: must be"), 1, "error: seed=-1: must be\n"),
-    (PermissionError(13, "Permission denied", "_build"), 1, "error: [Errno 13] Permission denied: '_build'\n"),
+    (PermissionError(13, "Permission denied", "_build"), 1, "error: [Errno 13] Permission denied: '_build': "
+     "free some space or permit writing there, then call again\n"),
+    (OSError(28, "No space left on device", "_build"), 1, "error: [Errno 28] No space left on device: '_build': "
+     "free some space or permit writing there, then call again\n"),
+    (OSError("the cache is full"), 1, "error: the cache is full\n"),
     (KeyboardInterrupt(), 130, "interrupted: nothing was replaced; the next run goes on from the last checkpoint\n"),
 ])  # fmt: skip
 def test_a_failure_is_one_message_and_an_honest_exit_code(monkeypatch, capsys, error, code, message):

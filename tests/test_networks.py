@@ -1,7 +1,12 @@
 """Networks: published, cached, or trained, resumed and never half done; alone and side by side."""
 
 import logging
+import os
 import pickle
+import re
+import signal
+import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, field, make_dataclass
@@ -26,6 +31,7 @@ from robustutils.papers.ensemble.objectives import EnsembleAdversarial
 from robustutils.papers.ensemble.recipes import with_sources
 from robustutils.recipes import Recipe, recipe
 from robustutils.storage import CacheError
+from robustutils.training import TrainingError
 
 TINY = Recipe(architecture="eat_d", objective=Clean(), epochs=2, batch_size=64)
 ONCE = TINY.replace(epochs=1)
@@ -567,6 +573,22 @@ def test_what_stopped_a_worker_is_raised(few):
     networks = [Network(TINY.replace(batch_size=500), few, seed=seed) for seed in (0, 1)]
     with pytest.raises(ValueError, match=r"batch_size=500.* 128 .*digits"):
         train_side_by_side(networks, workers=1)
+    assert not torch.multiprocessing.active_children()
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_worker_that_is_killed_is_told_with_the_network(few, workers):
+    networks = [Network(TINY.replace(epochs=2000), few, seed=seed) for seed in (0, 1)]
+
+    def kill() -> None:
+        while not (children := torch.multiprocessing.active_children()):
+            time.sleep(0.01)
+        os.kill(children[0].pid, signal.SIGKILL)
+
+    threading.Thread(target=kill).start()
+    lost = " or ".join(re.escape(network.name) for network in networks[:workers])
+    with pytest.raises(TrainingError, match=rf"^a process that trained {lost} was killed.*last checkpoint"):
+        train_side_by_side(networks, workers=workers)
     assert not torch.multiprocessing.active_children()
 
 

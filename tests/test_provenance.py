@@ -185,3 +185,22 @@ def test_a_chapter_without_a_checkout_says_what_to_do(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(FileNotFoundError, match="Clone"):
         Claims.of("blind_spot")
+
+
+@pytest.mark.parametrize(("script", "reason"), [
+    ("echo 'fatal: detected dubious ownership in repository' >&2; exit 128", "dubious ownership"),
+    ("echo 'fatal: bad object HEAD' >&2; exit 128", "bad object"),
+    (None, "no git here"),
+])  # fmt: skip
+def test_git_that_does_not_answer_is_said_and_stops_evidence(tmp_path, monkeypatch, caplog, script, reason):
+    (tmp_path / ".git").mkdir()
+    (tmp_path / "bin").mkdir()
+    if script:
+        (tmp_path / "bin" / "git").write_text(f"#!/bin/sh\n{script}\n", encoding="utf-8")
+        (tmp_path / "bin" / "git").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    monkeypatch.setattr(provenance, "repository", lambda: tmp_path)
+    with pytest.raises(provenance.NoCommit, match=reason):
+        provenance.git("status")
+    assert provenance.git_commit() == ""
+    assert reason in caplog.text

@@ -1,13 +1,17 @@
 """The published numbers: each follows from the outcomes that are published beside it."""
 
+import copy
 import subprocess
 from typing import Any
 
+import jupytext
+import nbformat
 import numpy as np
 import pytest
 
 from robustutils import provenance
-from robustutils.book import checks, outcomes_files, pipeline, results
+from robustutils.book import checks, outcomes_files, pipeline, results, scoreboard
+from robustutils.book.claims import Claims
 from robustutils.book.outcomes_files import RowOutcomes
 from robustutils.outcomes import Measurement, Outcomes
 from robustutils.papers.disentangling.attempts import Conditional
@@ -145,3 +149,23 @@ def test_a_report_names_a_commit_of_this_repository(chapter):
         if subprocess.run([*git, "cat-file", "-e", f"{name}^{{commit}}"], capture_output=True).returncode
     ]
     assert unknown == []
+
+
+# ---- the pages ----
+
+
+@pytest.mark.parametrize("chapter", pipeline.chapters())
+def test_a_published_page_has_the_text_of_its_chapter(chapter):
+    page = nbformat.read(BOOK / f"{chapter}.ipynb", as_version=4)
+    text = jupytext.read(provenance.repository() / "chapters" / f"{chapter}.py")
+    cells = [cell for cell in page.cells if "injected-parameters" not in cell.metadata.get("tags", [])]
+    assert [cell.source for cell in cells] == [cell.source for cell in text.cells]
+
+
+@each_paper
+def test_a_published_page_is_as_it_was_published(chapter):
+    page = nbformat.read(BOOK / f"{chapter}.ipynb", as_version=4)
+    assert results.read(BOOK / "results" / f"{chapter}.json")["page_sha256"] == scoreboard.page_hash(page)
+    again = copy.deepcopy(page)
+    scoreboard.renew(again, Claims.of(chapter), results.published(chapter, BOOK / "results"))
+    assert again == page, "what is made of the results was changed by hand"

@@ -227,6 +227,22 @@ def test_library_code_does_not_print():
         assert path.name == "__main__.py" or not prints, f"{name_of(path)} prints in lines {prints}"
 
 
+def test_text_is_read_and_written_as_utf_8():
+    text_methods, guessed = ("read_text", "write_text", "open"), []
+    for path in [*FILES, *CHAPTERS, *(ROOT / "book" / "_extensions").glob("*.py")]:
+        for call in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if not isinstance(call, ast.Call):
+                continue
+            name = getattr(call.func, "attr", getattr(call.func, "id", ""))
+            of = getattr(getattr(call.func, "value", None), "id", "")
+            modes = [value.value for value in call.args if isinstance(value, ast.Constant)]
+            binary = any(isinstance(mode, str) and re.fullmatch(r"[rwxa]\+?b\+?", mode) for mode in modes)
+            named = any(word.arg == "encoding" for word in call.keywords) or binary
+            if name in text_methods and of not in ("os", "Image", "zipfile") and not named:
+                guessed.append(f"{path.name}:{call.lineno}")
+    assert guessed == [], "the encoding of the machine is taken there"
+
+
 def test_the_examples_of_docstrings_are_true():
     names = [name_of(path) for path in FILES if ">>>" in path.read_text()]
     results = {name: doctest.testmod(importlib.import_module(f"robustutils.{name}")) for name in names}

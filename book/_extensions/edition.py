@@ -180,7 +180,8 @@ def list_modules(app: Sphinx, pagename: str, source: list[str]) -> None:
         rows = ""
         for name in modules_of(found[1]):
             (path,) = files_of(name, PACKAGE)
-            rows += f"- {{mod}}`~{name}`: {(ast.get_docstring(ast.parse(path.read_text())) or '').splitlines()[0]}\n"
+            said = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+            rows += f"- {{mod}}`~{name}`: {said.splitlines()[0]}\n"
         return rows
 
     text = re.sub(r"<!-- modules: ?(\S*) -->", entries, source[0])

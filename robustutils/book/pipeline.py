@@ -4,6 +4,9 @@ Every step works on copies below ``_build/`` and moves a result into place only 
 this module.
 """
 
+import contextlib
+import filecmp
+import functools
 import hashlib
 import json
 import os
@@ -12,7 +15,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
@@ -22,6 +25,9 @@ import jupytext
 import nbformat
 import papermill
 import psutil
+from filelock import FileLock, Timeout
+from jupyter_client import AsyncKernelManager
+from jupyter_client.kernelspec import KernelSpec
 from jupyter_core.utils import ensure_event_loop
 from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
@@ -33,22 +39,63 @@ from robustutils.book.claims import Claims
 from robustutils.book.criteria import NO_EVIDENCE
 from robustutils.book.parameters import cell as parameters_cell
 from robustutils.registry import unknown
-from robustutils.storage import write_atomically
+from robustutils.storage import partial_path, sweep, write_atomically, write_together
 
 PARAMETERS_CELL = re.compile(r'\n# %% tags=\["parameters".*?\n# %%', re.DOTALL)
 REFERENCE_TAG = "nbval-check-output"
 MOST_CHAPTERS = 4
 """Chapters that run at the same time; each takes about a gigabyte."""
+RENDERER = """
+import os, sys, threading
+threading.Thread(target=lambda: (sys.stdin.buffer.read(), os._exit(1)), daemon=True).start()
+from jupyter_book.cli.main import main
+sys.exit(main())
+"""
+"""Jupyter Book as a process that ends with this one, which holds the other end of its standard input."""
 
 
 class PipelineError(RuntimeError):
     """A step of the pipeline cannot be done; the message is meant for the terminal."""
 
 
+class Kernel(AsyncKernelManager):
+    """A kernel of this interpreter and this package, whatever the machine knows by the name ``python3``."""
+
+    @property
+    def kernel_spec(self) -> KernelSpec:
+        package = str(Path(provenance.__file__).parent.parent)
+        return KernelSpec(
+            argv=[sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"],
+            env={"PYTHONPATH": os.pathsep.join(filter(None, (package, os.environ.get("PYTHONPATH"))))},
+            language="python",
+        )
+
+
+@contextlib.contextmanager
+def alone(work: str, wait: float = 0) -> Iterator[None]:
+    """While a piece of work that no two processes may do at the same time is done.
+
+    Raises:
+        PipelineError: another process does it, and has not ended after ``wait`` seconds.
+    """
+    path = build_folder() / "locks" / f"{work}.lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path, timeout=wait)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise PipelineError(f"another command works on {work} here: wait until it has ended") from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
 def chapters() -> list[str]:
     """The names of all chapters, in the order of the book's table of contents."""
-    toc = (provenance.repository() / "_toc.yml").read_text()
+    toc = (provenance.repository() / "_toc.yml").read_text(encoding="utf-8")
     names = {path.stem for path in (provenance.repository() / "chapters").glob("*.ipynb")}
+    names = {name for name in names if name.isidentifier()}  # no NAME.failed.ipynb
     return sorted(names, key=lambda name: toc.find(f"book/{name}"))
 
 
@@ -58,10 +105,9 @@ def notebook_path(chapter: str) -> Path:
     Raises:
         PipelineError: there is no such chapter; the message lists those there are.
     """
-    path = provenance.repository() / "chapters" / f"{chapter}.ipynb"
-    if not path.exists():
+    if chapter not in chapters():
         raise PipelineError(unknown("chapter", chapter, chapters()))
-    return path
+    return provenance.repository() / "chapters" / f"{chapter}.ipynb"
 
 
 def execute(
@@ -81,9 +127,14 @@ def execute(
     for name in parameters:
         if name not in declared:
             raise PipelineError(unknown(f"parameter of {chapter}", name, declared))
+    with alone(f"{chapter} ({folder.name})"):
+        _execute(chapter, profile, parameters, folder, source)
+
+
+def _execute(chapter: str, profile: str, parameters: Mapping[str, Any], folder: Path, source: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     failed = folder / f"{chapter}.failed.ipynb"
-    found = folder / f"{chapter}.{os.getpid()}.safetensors"
+    found = partial_path(outcomes_path(chapter, folder))
     draft = nbformat.read(source, as_version=4)
     export = f"outcomes_files.export({str(found)!r}, study.run.provenance(), study.measured)"
     draft.cells.append(nbformat.v4.new_code_cell(f"from robustutils.book import outcomes_files\n{export}"))
@@ -93,6 +144,7 @@ def execute(
             str(failed),
             parameters={"profile": profile, **parameters},
             kernel_name="python3",
+            kernel_manager_class=Kernel,
             cwd=str(folder),
             progress_bar={"desc": f"{chapter} ({profile})", "unit": "cell", "mininterval": 1},
             # The kernel keeps to itself that local sockets are unencrypted, and its traceback on Ctrl-C.
@@ -114,7 +166,6 @@ def execute(
     write_notebook(folder / f"{chapter}.ipynb", notebook)
     if results is not None:
         results_files.write(folder / "results" / f"{chapter}.json", results)
-    (folder / "results").mkdir(exist_ok=True)
     found.replace(outcomes_path(chapter, folder))
 
 
@@ -156,12 +207,10 @@ def run(chapter: str, profile: str, parameters: Mapping[str, Any]) -> None:
     if "profile" in parameters:
         raise PipelineError("the profile is chosen with --profile, not with -p profile")
     claims = notebook_path(chapter).with_suffix(".toml")
-    if profile not in NO_EVIDENCE and (provenance.repository() / ".git").exists():
-        command = ["git", "-C", str(provenance.repository()), "status", "--porcelain", "--", str(claims)]
-        if subprocess.run(command, capture_output=True, text=True, check=True).stdout:
-            raise PipelineError(
-                f"{claims.name} has uncommitted changes: commit the criteria before a {profile} run measures them"
-            )
+    if profile not in NO_EVIDENCE and provenance.git("status", "--porcelain", "--", str(claims)):
+        raise PipelineError(
+            f"{claims.name} has uncommitted changes: commit the criteria before a {profile} run measures them"
+        )
     folder = build_folder() / profile
     execute(chapter, profile, parameters, folder)
     stamp_path(chapter, folder).unlink(missing_ok=True)  # not the page of the book
@@ -181,6 +230,11 @@ def book() -> Path:
     Raises:
         PipelineError: see :func:`execute` and :func:`render`.
     """
+    with alone("the book"):
+        return _book()
+
+
+def _book() -> Path:
     folder, cores = build_folder() / "quick", os.cpu_count() or 1
 
     def length(chapter: str) -> int:
@@ -188,14 +242,19 @@ def book() -> Path:
 
     made_from = {chapter: content_hash(chapter) for chapter in chapters()}
     stamps = {chapter: stamp_path(chapter, folder) for chapter in made_from}
-    changed = [c for c, stamp in stamps.items() if not (stamp.exists() and stamp.read_text() == made_from[c])]
+
+    def is_made(chapter: str) -> bool:
+        stamp = stamps[chapter]
+        return stamp.exists() and stamp.read_text(encoding="utf-8") == made_from[chapter]
+
+    changed = [chapter for chapter in stamps if not is_made(chapter)]
 
     def make(chapter: str) -> None:
         try:
             execute(chapter, "quick", {}, folder)
         finally:
             ensure_event_loop().close()  # that this thread talked to the kernel with; nobody else closes it
-        stamps[chapter].write_text(made_from[chapter])
+        stamps[chapter].write_text(made_from[chapter], encoding="utf-8")
 
     with patch.dict(os.environ, OMP_NUM_THREADS="1"), ThreadPoolExecutor(min(cores, MOST_CHAPTERS)) as pool:
         futures = [pool.submit(make, chapter) for chapter in sorted(changed, key=length, reverse=True)]
@@ -219,7 +278,7 @@ def stamp_path(chapter: str, folder: Path) -> Path:
 def content_hash(chapter: str) -> str:
     """What the page of a chapter is made from: its text, its claims and the code of the modules it imports."""
     text, claims = (notebook_path(chapter).with_suffix(kind) for kind in (".py", ".toml"))
-    parts = [provenance.source_hash(text), text.read_text(), claims.read_text()]
+    parts = [provenance.source_hash(text), *(path.read_text(encoding="utf-8") for path in (text, claims))]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 
@@ -247,20 +306,29 @@ def render(source: Path) -> Path:
     Raises:
         PipelineError: Jupyter Book failed or warned; its output has gone to the terminal.
     """
-    log = build_folder() / "render.log"
-    log.parent.mkdir(exist_ok=True)
-    jupyter_book = Path(sys.executable).with_name("jupyter-book")
-    places = [str(source), "--path-output", str(provenance.repository())]
-    with log.open("w") as output:
-        status = subprocess.run(
-            [str(jupyter_book), "build", *places, "--all", "-W", "-n", "--keep-going", "-q"],
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            env={**os.environ, "PYDEVD_DISABLE_FILE_VALIDATION": "1"},
-        ).returncode
-    if status:
-        raise PipelineError(f"{log.read_text()}\nJupyter Book failed ({log})")
-    return build_folder() / "html" / "index.html"
+    log, html = build_folder() / "render.log", build_folder() / "html"
+    aside = partial_path(html)
+    command = [sys.executable, "-c", RENDERER, "build", str(source), "--path-output", str(aside)]
+    with alone("the pages"), contextlib.ExitStack() as stack:
+        sweep(build_folder())
+        stack.callback(shutil.rmtree, aside, ignore_errors=True)
+        with log.open("w", encoding="utf-8") as output:
+            book = subprocess.Popen(
+                [*command, "--all", "-W", "-n", "--keep-going", "-q"],
+                stdin=subprocess.PIPE,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, "PYDEVD_DISABLE_FILE_VALIDATION": "1"},
+            )
+            stack.enter_context(book)
+            stack.callback(book.kill)
+            status = book.wait()
+        if status:
+            raise PipelineError(f"{log.read_text(encoding='utf-8')}\nJupyter Book failed ({log})")
+        if html.exists():
+            html.rename(aside / "before")
+        (aside / "_build" / "html").rename(html)
+    return html / "index.html"
 
 
 def publish(chapter: str, profile: str, parameters: Mapping[str, Any]) -> Path:
@@ -274,33 +342,77 @@ def publish(chapter: str, profile: str, parameters: Mapping[str, Any]) -> Path:
         raise PipelineError(f"a {profile} run is not evidence and cannot become the published edition")
     scoreboard_pages(edition)  # a page that has lost its markers is an error now, not after the run
     path = outcomes_path(chapter, edition)
-    earlier = outcomes_files.read(path)
     with patch.dict(os.environ, {outcomes_files.VARIABLE: str(path)}):
         run(chapter, profile, parameters)
     (piece,) = outcomes_files.read(outcomes_path(chapter, executed))
-    if (pieces := outcomes_files.merged(earlier, piece)) != earlier:
-        outcomes_files.write(path, pieces)
-    if has_claims(chapter):
-        results = results_files.read(executed / "results" / f"{chapter}.json")
-        before = results_files.published(chapter, edition / "results")
-        if before is not None and results_files.rows_measured(before) - results_files.rows_measured(results):
-            return path  # the page has rows that this run lacks
-        results_files.write(edition / "results" / f"{chapter}.json", results)
-    page = edition / f"{chapter}.ipynb"
-    write_notebook(page, nbformat.read(executed / page.name, as_version=4))
-    judge(edition)
+    with renewed(edition) as draft:
+        earlier = outcomes_files.read(path)
+        if (pieces := outcomes_files.merged(earlier, piece)) != earlier:
+            outcomes_files.write(outcomes_path(chapter, draft), pieces)
+        if has_claims(chapter):
+            results = results_files.read(executed / "results" / f"{chapter}.json")
+            before = results_files.published(chapter, edition / "results")
+            if before is not None and results_files.rows_measured(before) - results_files.rows_measured(
+                results
+            ):
+                return path  # the page has rows that this run lacks
+            results_files.write(draft / "results" / f"{chapter}.json", results)
+        page = edition / f"{chapter}.ipynb"
+        write_notebook(draft / page.name, nbformat.read(executed / page.name, as_version=4))
+        judge(draft)
     return page
 
 
+@contextlib.contextmanager
+def renewed(edition: Path) -> Iterator[Path]:
+    """A copy of an edition's results, pages and README; what is changed in it takes its place, all in one sequence."""
+    with alone("the edition", wait=600), tempfile.TemporaryDirectory() as folder:
+        draft = Path(folder) / edition.name
+        shutil.copytree(edition, draft, ignore=shutil.ignore_patterns("weights", "_*", "*.part"))
+        shutil.copy2(edition.parent / "README.md", draft.parent)
+        yield draft
+        places = {
+            file: edition.parent / file.relative_to(folder)
+            for file in draft.parent.rglob("*")
+            if file.is_file()
+        }
+        changed = {
+            place: functools.partial(shutil.copyfile, file)
+            for file, place in places.items()
+            if not (place.exists() and filecmp.cmp(file, place, shallow=False))
+        }
+        write_together(changed)
+
+
 def judge(edition: Path) -> None:
-    """Judge an edition by the claims as they stand: results files, pages, scoreboard and README."""
+    """Judge an edition by the claims as they stand: results files, pages, scoreboard and README.
+
+    A results file also gets the hash of what judging leaves of its page, by which a page changed by hand is told.
+    """
     for found in read_all(edition / "results"):
-        results_files.write(edition / "results" / f"{found['chapter']}.json", found)
         page = edition / f"{found['chapter']}.ipynb"
         notebook = nbformat.read(page, as_version=4)
+        found["page_sha256"] = scoreboard.page_hash(notebook)
         scoreboard.renew(notebook, Claims.of(found["chapter"]), found)
+        results_files.write(edition / "results" / f"{found['chapter']}.json", found)
         write_notebook(page, notebook)
     write_scoreboard(edition)
+
+
+def check_pages(edition: Path) -> None:
+    """Whether every page of an edition is the one that its results were published with.
+
+    Raises:
+        PipelineError: one was changed by hand, or a publish was killed half-way.
+    """
+    for found in read_all(edition / "results"):
+        page = edition / f"{found['chapter']}.ipynb"
+        known = found.get("page_sha256")
+        if known and known != scoreboard.page_hash(nbformat.read(page, as_version=4)):
+            raise PipelineError(
+                f"{page} is not the page that its results were published with: changed by hand, or published half; "
+                f"git restores it, or make publish CHAPTER={found['chapter']} makes it anew"
+            )
 
 
 def checkable() -> list[str]:
@@ -320,6 +432,7 @@ def check(chapter: str) -> checks.Report:
             error in the notebook. The report before it stays then.
     """
     edition, folder = provenance.repository() / "book", build_folder() / "check"
+    check_pages(edition)
     if damaged := checks.damaged(edition):
         raise PipelineError(f"damaged, so that nothing was checked (git restores them): {'; '.join(damaged)}")
     published = outcomes_files.read(outcomes_path(chapter, edition))
@@ -352,7 +465,7 @@ def read_all(folder: Path) -> list[dict[str, Any]]:
 def write_scoreboard(edition: Path, this_run: Iterable[dict[str, Any]] = ()) -> None:
     """Renew the generated blocks of the scoreboard page and the intro; for the repository's own book also the README's."""
     for path, text in scoreboard_pages(edition, this_run).items():
-        write_atomically(path, lambda partial, text=text: partial.write_text(text))  # type: ignore[misc]
+        write_atomically(path, lambda partial, text=text: partial.write_text(text, encoding="utf-8"))  # type: ignore[misc]
 
 
 def scoreboard_pages(edition: Path, this_run: Iterable[dict[str, Any]] = ()) -> dict[Path, str]:
@@ -362,10 +475,10 @@ def scoreboard_pages(edition: Path, this_run: Iterable[dict[str, Any]] = ()) -> 
         edition / "scoreboard.md": scoreboard.scoreboard_markdown(published, list(this_run) or None),
         edition / "intro.md": scoreboard.readme_table(published, page="{chapter}.ipynb"),
     }
-    if edition == provenance.repository() / "book":
-        blocks[provenance.repository() / "README.md"] = scoreboard.readme_table(published)
+    if (readme := edition.parent / "README.md").exists():
+        blocks[readme] = scoreboard.readme_table(published)
     return {
-        path: scoreboard.replace_between_markers(path.read_text(), "scoreboard", block)
+        path: scoreboard.replace_between_markers(path.read_text(encoding="utf-8"), "scoreboard", block)
         for path, block in blocks.items()
     }
 
@@ -398,8 +511,8 @@ def renew_references() -> list[str]:
 def write_parameters(text: Path) -> None:
     """Write the parameters cell of a chapter's text from its declaration."""
     cell = f'\n# %% tags=["parameters", "hide-input"]\n{parameters_cell(Claims.of(text.stem).parameters)}\n\n# %%'
-    written = PARAMETERS_CELL.sub(lambda _: cell, text.read_text(), count=1)
-    write_atomically(text, lambda partial: partial.write_text(written))
+    written = PARAMETERS_CELL.sub(lambda _: cell, text.read_text(encoding="utf-8"), count=1)
+    write_atomically(text, lambda partial: partial.write_text(written, encoding="utf-8"))
 
 
 def chapters_from_text() -> list[str]:
@@ -420,9 +533,10 @@ def new(name: str) -> list[Path]:
     if taken := [path for path in made if path.exists()]:
         raise PipelineError(f"{taken[0]} is there already")
     for path, skeleton in made.items():
-        text = Path(__file__).with_name(skeleton).read_text()
-        path.write_text(text.replace("KEY", name.upper()).replace("NAME", name))
+        text = Path(__file__).with_name(skeleton).read_text(encoding="utf-8")
+        path.write_text(text.replace("KEY", name.upper()).replace("NAME", name), encoding="utf-8")
     others = [chapter for chapter in chapters() if chapter != name]
     last = f"      - file: book/{([chapter for chapter in others if has_claims(chapter)] or others)[-1]}\n"
-    toc.write_text(toc.read_text().replace(last, f"{last}      - file: book/{name}\n"))
+    entered = toc.read_text(encoding="utf-8").replace(last, f"{last}      - file: book/{name}\n")
+    toc.write_text(entered, encoding="utf-8")
     return [*made, toc]

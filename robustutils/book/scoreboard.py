@@ -3,6 +3,8 @@
 Everything here is a function of results files (:mod:`.results`); nothing measures or judges.
 """
 
+import hashlib
+import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
@@ -151,6 +153,21 @@ def renew(
             data["application/papermill.record/text/plain"] = repr(quotable[name])
         elif MIME in data and this_run is None:
             data[MIME] = shown
+
+
+def page_hash(notebook: Mapping[str, Any]) -> str:
+    """SHA-256 over the cells of an executed notebook and those of their outputs that :func:`renew` leaves alone."""
+
+    def made_anew(output: Mapping[str, Any]) -> bool:
+        return bool({CLAIMS, "scrapbook"} & output.get("metadata", {}).keys()) or MIME in output.get(
+            "data", {}
+        )
+
+    kept = [
+        [cell["source"], [output for output in cell.get("outputs", ()) if not made_anew(output)]]
+        for cell in notebook["cells"]
+    ]
+    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
 
 
 # ---- the scoreboard page, the README, the terminal ----

@@ -167,7 +167,9 @@ class Study:
             listed = "; ".join(f"{id} {row!r}" for id, row in silent)
             raise ValueError(f"{self.claims.chapter} claims these rows and asks for none of them: {listed}")
         found = self.so_far() | self.run.provenance(**fingerprints)
-        text = (provenance.repository() / "chapters" / f"{self.claims.chapter}.py").read_text()
+        text = (provenance.repository() / "chapters" / f"{self.claims.chapter}.py").read_text(
+            encoding="utf-8"
+        )
         evidence = found if self.run.is_evidence else self.published or found
         for key, value in scoreboard.quoted(text, evidence).items():
             glue(key, value, display=False)

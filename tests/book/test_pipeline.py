@@ -351,6 +351,40 @@ def test_ctrl_c_stops_the_kernel_too_and_replaces_nothing(repo, command):
         os.kill(int(pid.read_text()), 0)
 
 
+def test_a_run_computes_with_this_interpreter_and_this_package(repo, monkeypatch, tmp_path):
+    spec = {"argv": ["false"], "display_name": "Another environment", "language": "python"}
+    write(tmp_path / "jupyter" / "kernels" / "python3" / "kernel.json", json.dumps(spec))
+    write(tmp_path / "other" / "robustutils" / "__init__.py", "raise ImportError('another package')")
+    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path / "jupyter"))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "other"))
+    text = (repo / "chapters" / "spots.py").read_text(encoding="utf-8")
+    rewrite(repo, text.replace("import time\n", "import sys\nimport time\n\nprint(sys.executable)\n"))
+    pipeline.run("spots", "quick", {})
+    assert sys.executable in (repo / "_build" / "quick" / "spots.ipynb").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", ["spots.failed", "/absolute/spots", "spots.ipynb", "../chapters/spots"])
+def test_nothing_but_a_chapter_is_run(repo, no_kernel, name):
+    shutil.copy2(repo / "chapters" / "spots.ipynb", repo / "chapters" / "spots.failed.ipynb")
+    name = name.replace("/absolute", str(repo / "chapters"))
+    before = files(repo)
+    assert main(["run", name]) == 1
+    assert pipeline.chapters() == ["spots"]
+    assert files(repo) == before
+
+
+@pytest.mark.parametrize("work", ["the book", "spots (quick)", "the pages"])
+def test_two_commands_at_the_same_work_do_not_meet(repo, executed, work):
+    with (
+        pipeline.alone(work),
+        pytest.raises(PipelineError, match=rf"another command works on {re.escape(work)}"),
+        pipeline.alone(work),
+    ):
+        raise AssertionError
+    with pipeline.alone(work):
+        pass
+
+
 # ---- the book ----
 
 
@@ -497,6 +531,40 @@ def test_an_edition_is_published_whole_or_not_at_all(repo, executed, page):
     with pytest.raises(ValueError, match="scoreboard:start"):
         pipeline.publish("spots", "standard", {})
     assert files(repo / "book") == before
+
+
+@pytest.mark.parametrize("what", ["a sentence", "an output", "a page of another publish"])
+def test_a_page_that_its_results_do_not_belong_to_is_named(repo, executed, capsys, monkeypatch, what):
+    monkeypatch.setattr(pipeline, "render", lambda source: source / "index.html")
+    pipeline.publish("spots", "standard", {})
+    assert main(["site"]) == 0
+    page = repo / "book" / "spots.ipynb"
+    notebook = nbformat.read(page, as_version=4)
+    if what == "a sentence":
+        notebook.cells[0].source += " and all is well"
+    elif what == "an output":
+        notebook.cells[0].outputs.append(nbformat.v4.new_output("stream", text="99.9%"))
+    else:
+        pipeline.publish("spots", "standard", {"radius": 0.3})
+    nbformat.write(notebook, page)
+    assert main(["site"]) == 1
+    assert "spots.ipynb is not the page that its results were published with" in capsys.readouterr().err
+
+
+def test_a_publish_that_cannot_write_changes_nothing(repo, executed, monkeypatch):
+    pipeline.publish("spots", "standard", {})
+    before = files(repo / "book") | files(repo / "chapters")
+    copyfile = shutil.copyfile
+
+    def full(source, target, **settings):
+        if Path(target).name.startswith("spots.ipynb") and str(target).endswith(".part"):
+            raise OSError(28, "No space left on device")
+        return copyfile(source, target, **settings)
+
+    monkeypatch.setattr(shutil, "copyfile", full)
+    with pytest.raises(OSError, match=r"spots\.ipynb cannot be written \(No space left"):
+        pipeline.publish("spots", "standard", {"radius": 0.3})
+    assert files(repo / "book") | files(repo / "chapters") == before
 
 
 def test_the_scoreboard_of_a_run_stays_out_of_the_readme(repo):
@@ -677,17 +745,31 @@ def test_references_follow_the_text_are_the_outputs_of_tagged_cells_alone_and_su
 def test_rendering_takes_warnings_as_errors_and_shows_them(repo, monkeypatch, status):
     commands = []
 
-    def run(command, *, stdout, **_):
-        commands.append(command)
-        stdout.write("WARNING: a reference is undefined\n")
-        return subprocess.CompletedProcess(command, status)
+    write(repo / "_build" / "html" / "old.html", "a page of the book before")
+    code = """
+import sys
+from pathlib import Path
+print("WARNING: a reference is undefined")
+html = Path(sys.argv[sys.argv.index("--path-output") + 1], "_build", "html")
+html.mkdir(parents=True)
+(html / "index.html").write_text("new")
+sys.exit(STATUS)
+"""
+    popen = subprocess.Popen
 
-    monkeypatch.setattr(pipeline.subprocess, "run", run)
+    def start(command, **settings):
+        commands.append(command[2:])
+        return popen([*command[:2], code.replace("STATUS", str(status)), *command[3:]], **settings)
+
+    monkeypatch.setattr(pipeline.subprocess, "Popen", start)
     if status:
         with pytest.raises(PipelineError, match="undefined"):
             pipeline.render(repo)
     else:
         assert pipeline.render(repo) == repo / "_build" / "html" / "index.html"
+    kept = files(repo / "_build" / "html")
+    assert kept == ({"old.html": "a page of the book before"} if status else {"index.html": "new"})
+    assert list((repo / "_build").glob("*.part")) == []
     (command,) = commands
     assert command[1:3] == ["build", str(repo)]
     assert {"-W", "-n", "--keep-going"} <= set(command)

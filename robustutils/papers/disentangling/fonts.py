@@ -28,7 +28,7 @@ from robustutils.storage import write_atomically
 log = logging.getLogger(__name__)
 
 LETTERS = "ABCDEFGHIJ"
-FONT_FILES = tuple(Path(__file__).with_name("font_files.txt").read_text().split())
+FONT_FILES = tuple(Path(__file__).with_name("font_files.txt").read_text(encoding="utf-8").split())
 IDENTITY = (0.0, 0.0, 0.0, 0.0, 1.0, 0.0)
 """The theta that renders a prototype as it is: shift x, y; shear x, y; scale; rotation."""
 RANGES: dict[str, tuple[tuple[float, float], ...]] = {
