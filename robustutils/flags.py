@@ -5,6 +5,8 @@ An attack that finds nothing proves nothing where it is blind. A flag is raised 
 - **the gradient is exactly zero** at some images: whoever follows it does not move there;
 - **two passes differ**: the model is randomised, and an attack on one draw does not meet the next one. The remedy is
   :class:`robustutils.attacks.ExpectationOverTransformation`, the expectation over transformation (Athalye et al. 2018);
+- **the answer depends on the other images of the batch**: the model is not a function of an image, and what it says of one
+  in a batch says nothing of one alone;
 - **the model computes gradients of its own** in a pass: it optimises at test time, and what it answers is not what the
   attack's gradient is of;
 - **the accuracy is not above chance**: the model does not fit the data, its classes or its pixels;
@@ -18,14 +20,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from robustutils.attacks import cross_entropy, evaluation_mode, logits_of
-from robustutils.speed import device_of, exact
+from robustutils.attacks import NoGradient, cross_entropy, evaluation_mode, gradient_of, logits_of, try_out
+from robustutils.speed import device_of, exact, own_draws
 from robustutils.statistics import wilson
 
 IMAGES = 256
 """At most so many images, the first ones, are looked at for zero gradients and unsteady answers."""
 STEADY = 1e-4
 """Logits of two passes may differ by this share of the largest one: rounding on a GPU."""
+ALONE = 1e-2
+"""So may those of an image in a batch and alone, which other kernels compute."""
 
 
 def observed(model: nn.Module, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
@@ -33,23 +37,34 @@ def observed(model: nn.Module, images: Tensor, labels: Tensor) -> dict[str, Tens
 
     Returns:
         ``blind`` bool [n], whether the gradient of the loss is exactly zero or does not reach the image; ``unsteady`` bool
-        [n], whether two passes differ; ``searching`` bool [1], whether a pass computes gradients of its own.
+        [n], whether two passes differ; ``searching`` bool [1], whether a pass computes gradients of its own. ``mixed`` bool
+        [m], whether the answer to each of the first images differs when it is alone, where one does and passes are steady.
 
     Raises:
-        ValueError: the model returns no finite logits.
+        ValueError: as :func:`robustutils.attacks.try_out`.
     """
     device = device_of(model)
     x, y = images[:IMAGES].to(device), labels[:IMAGES].to(device)
     with evaluation_mode(model):
         with exact(x), _counted() as calls:
-            first, second = logits_of(model, x).float(), logits_of(model, x).float()
-        apart = (first - second).abs().amax(1) > STEADY * first.abs().amax(1).clamp_min(1e-30)
+            first, second = try_out(model, x).float(), logits_of(model, x).float()
+        apart = _differ(first, second, STEADY)
+        with exact(x), own_draws(x.device):
+            alone = torch.cat([logits_of(model, one).float() for one in x[:8].split(1)])
+        mixed = _differ(first[:8], alone, ALONE)
         with torch.enable_grad():
             leaf = x.clone().requires_grad_(True)
-            loss = cross_entropy(logits_of(model, leaf), y).sum()
-            gradient = torch.autograd.grad(loss, leaf, allow_unused=True)[0] if loss.requires_grad else None
-    blind = torch.ones_like(apart) if gradient is None else (gradient == 0).flatten(1).all(1)
-    return {"blind": blind.cpu(), "unsteady": apart.cpu(), "searching": torch.tensor([calls[0] > 0])}
+            try:
+                blind = (gradient_of(cross_entropy(logits_of(model, leaf), y), leaf) == 0).flatten(1).all(1)
+            except NoGradient:
+                blind = torch.ones_like(apart)
+    seen = {"blind": blind.cpu(), "unsteady": apart.cpu(), "searching": torch.tensor([calls[0] > 0])}
+    return seen | ({"mixed": mixed.cpu()} if mixed.any() and not apart.any() else {})
+
+
+def _differ(one: Tensor, other: Tensor, share: float) -> Tensor:
+    """Whether logits [n, K] differ by more than a share of the largest: bool [n]."""
+    return (one - other).abs().amax(1) > share * one.abs().amax(1).clamp_min(1e-30)
 
 
 @contextmanager
@@ -90,6 +105,7 @@ def sentences(
     said = {
         "blind": "the gradient is exactly zero at {}: attacks that follow it do not move there",
         "unsteady": f"two passes differ on {{}}: the model is randomised, {how}",
+        "mixed": "the answer depends on the other images of the batch, seen on {}: it is no function of an image",
         "searching": "the model computes gradients of its own in a pass: it optimises at test time",
     }
     raised = [
