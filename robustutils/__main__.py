@@ -7,9 +7,12 @@ import json
 import logging
 import re
 import sys
+import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import matplotlib
 
 from robustutils import data, models, provenance, storage, training
 from robustutils.book import catalogue, pipeline, results, scoreboard
@@ -201,12 +204,18 @@ def _examine(
             )
     sys.path.insert(0, "")  # where a module in the current folder is found
     report = functools.partial(print, flush=True)
+    matplotlib.use("agg")  # pages are drawn without a window, whatever the session has
     net, test = models.find(model, weights), own_data.test_images(data)
+    try:
+        page.parent.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=page.parent).close()
+    except OSError as error:
+        raise ValueError(f"--out {out}: no files can be written there ({error.strerror})") from error
     found = examine.examine(net, test, eps=eps, n=n, seed=seed, label=model, report=report)
-    page.parent.mkdir(parents=True, exist_ok=True)
+    shown = found.page()
     text = json.dumps(found.json(), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     storage.write_atomically(numbers, lambda partial: partial.write_text(text, encoding="utf-8"))
-    storage.write_atomically(page, lambda partial: partial.write_text(found.page(), encoding="utf-8"))
+    storage.write_atomically(page, lambda partial: partial.write_text(shown, encoding="utf-8"))
     print(found.answer())
     for flag in found.flags:
         print(f"flag: {flag}")

@@ -250,6 +250,8 @@ def logits_of(model: nn.Module, x: Tensor) -> Tensor:
             f"the model must return logits, a tensor [N, K], got a {type(logits).__name__}: "
             "wrap it in a module whose forward returns the logits alone"
         )
+    if not logits.is_floating_point():
+        raise ValueError(f"the model must return logits, real numbers, got {logits.dtype}")
     if logits.ndim != 2 or len(logits) != len(x) or logits.shape[1] < 2:
         raise ValueError(
             f"the model must return logits [{len(x)}, K] of K >= 2 classes, got shape {tuple(logits.shape)}"
@@ -356,8 +358,8 @@ def gradient_of(losses: Tensor, leaf: Tensor) -> Tensor:
             raise
         except Exception as error:
             raise NoGradient(
-                f"the gradient by the images cannot be computed: {said(error)}. Attacks that follow the gradient cannot work "
-                "on it (checkpoints need use_reentrant=False); robustutils.square.Square needs none"
+                f"the gradient by the images cannot be computed: {said(error)}. Attacks that follow it cannot work on the "
+                "model (checkpoints need use_reentrant=False); robustutils.square.Square needs none"
             ) from error
         if gradient is not None:
             return gradient
@@ -477,6 +479,7 @@ class IFGSM(InCube):
     dtype: torch.dtype = torch.float32
 
     def __post_init__(self) -> None:
+        _ = self.threat  # which refuses a radius out of range
         if self.steps < 1:
             raise ValueError(f"steps={self.steps}: at least one step is needed")
 
@@ -511,6 +514,7 @@ class RFGSM(InCube):
     seed: int = 0
 
     def __post_init__(self) -> None:
+        _ = self.threat
         if self.alpha is not None and not 0 <= self.alpha <= self.eps:
             raise ValueError(f"alpha={self.alpha}: the random step must lie in [0, eps={self.eps}]")
 

@@ -10,11 +10,12 @@ An attack that finds nothing proves nothing where it is blind. A flag is raised 
 - **the model computes gradients of its own** in a pass: it optimises at test time, and what it answers is not what the
   attack's gradient is of;
 - **the accuracy is not above chance**: the model does not fit the data, its classes or its pixels;
+- **the usual scalings of pixels** do far better than [0, 1] does: see :func:`scaled`;
 - **an attack without gradients** fools images that the gradient left: see :func:`beaten`.
 """
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import torch
@@ -121,6 +122,50 @@ def sentences(
             f"the accuracy of {100 * hits / n:.1f}% is not above chance, {100 / classes:.1f}% for {classes} classes"
         )
     return tuple(raised)
+
+
+_CHANNELS: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
+    "MNIST": ((0.1307,), (0.3081,)),
+    "ImageNet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    "CIFAR-10": ((0.491, 0.482, 0.447), (0.247, 0.243, 0.262)),
+}
+"""Means and standard deviations by which models of grey and of coloured images often want their pixels."""
+
+
+def scaled(model: nn.Module, images: Tensor, labels: Tensor) -> tuple[str, ...]:
+    """The flag of a model that wants its pixels in another scale than [0, 1], which is named.
+
+    It is raised where it makes at most half of the errors on the first :data:`IMAGES` of some images [N, C, H, W] with
+    labels int64 [N], and the 95% intervals do not meet.
+    """
+    device = device_of(model)
+    x, y = images[:IMAGES].to(device), labels[:IMAGES].to(device)
+    scales = {
+        "2x - 1, in [-1, 1]": 2 * x - 1,
+        "255x, in [0, 255]": 255 * x,
+        "1 - x, dark and light exchanged": 1 - x,
+    }
+    for name, (mean, deviation) in _CHANNELS.items():
+        if len(mean) == x.shape[1]:
+            moved = (x - x.new_tensor(mean).view(-1, 1, 1)) / x.new_tensor(deviation).view(-1, 1, 1)
+            scales[f"(x - mean) / deviation of {name}'s channels"] = moved
+
+    def right(pixels: Tensor) -> int:
+        return int((logits_of(model, pixels).argmax(1) == y).sum())
+
+    with evaluation_mode(model), exact(x), own_draws(device):
+        own, n = right(x), len(x)
+        found = {}
+        for name, pixels in scales.items():
+            with suppress(ValueError):  # no finite logits there
+                found[name] = right(pixels)
+    best = max(found, key=lambda name: found[name], default="")
+    if not best or n - found[best] > (n - own) / 2 or wilson(found[best], n)[0] <= wilson(own, n)[1]:
+        return ()
+    return (
+        f"of {n} images {100 * found[best] / n:.1f}% are right where pixels x are given as {best}, and {100 * own / n:.1f}% "
+        "as they are: put this scaling into the model",
+    )
 
 
 def beaten(left: Tensor, fooled: Tensor, name: str) -> tuple[str, ...]:

@@ -108,8 +108,8 @@ def prepared(model: nn.Module) -> Iterator[None]:
     """Within it passes of the model cost less: kernels of convolutions lie in channels_last, and freed memory is kept.
 
     Afterwards the kernels lie as before (a model whose kernels lie so already is not touched); memory goes on being kept,
-    see :func:`keep_freed_blocks`. A model that fails in this layout, as one with a ``view`` behind a pooling, or that takes no
-    hooks keeps its own.
+    see :func:`keep_freed_blocks`. A model that fails in this layout, as one with a ``view`` behind a pooling, or that takes
+    no hooks keeps its own.
     """
     keep_freed_blocks()
     kernels = [
