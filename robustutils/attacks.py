@@ -171,7 +171,7 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
         does_without(model, "eval()", refused)
     hook = None
     if not isinstance(model, torch.jit.ScriptModule) and _copied not in model._forward_pre_hooks.values():
-        hook = model.register_forward_pre_hook(_copied)
+        hook = model.register_forward_pre_hook(_copied, prepend=True)
     try:
         with torch.inference_mode(False), prepared(model):
             yield

@@ -88,6 +88,28 @@ def test_a_model_that_changes_its_images_changes_a_copy(test, change, attack):
     assert torch.equal(images, test.images)
 
 
+def test_a_hook_of_its_own_that_changes_images_changes_the_copy(test):
+    net, images = plain(), test.images.clone()
+    net.register_forward_pre_hook(lambda module, given: (given[0].mul_(0.5),))
+    FOLLOWED["FGSM"](net, images, test.labels)
+    assert torch.equal(images, test.images)
+    assert len(net._forward_pre_hooks) == 1
+
+
+class Bare(nn.Module):
+    """Without ``forward``, so that no hook is run."""
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return x.mul_(0.5).flatten(1)[:, :10]
+
+
+def test_a_model_that_takes_no_copy_is_refused_and_the_images_stay(test):
+    images = test.images.clone()
+    with pytest.raises(ValueError, match="changes its images in place"):
+        ASKED["square"](Bare(), images, test.labels)
+    assert torch.equal(images, test.images)
+
+
 class Halving(nn.Module):
     """For scripts: it changes its images."""
 
