@@ -23,9 +23,12 @@ import functools
 import json
 import logging
 import re
+import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import matplotlib
 
 from robustutils import data, models, provenance, storage, training
 from robustutils.book import catalogue, pipeline, results, scoreboard
@@ -221,16 +224,19 @@ def _examine(
             )
     sys.path.insert(0, "")  # where a module in the current folder is found
     report = functools.partial(print, flush=True)
+    matplotlib.use("agg")  # pages are drawn without a window, whatever the session has
     net, test = models.find(model, weights), own_data.test_images(data)
+    try:
+        page.parent.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=page.parent).close()
+    except OSError as error:
+        raise ValueError(f"--out {out}: no files can be written there ({error.strerror})") from error
     found = examine.examine(net, test, eps=eps, n=n, seed=seed, label=model, report=report)
-    page.parent.mkdir(parents=True, exist_ok=True)
+    shown = found.page()
     text = json.dumps(found.json(), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-    storage.write_atomically(
-        numbers, lambda partial: partial.write_text(text, encoding="utf-8"), new=not force
-    )
-    storage.write_atomically(
-        page, lambda partial: partial.write_text(found.page(), encoding="utf-8"), new=not force
-    )
+    for path, content in ((numbers, text), (page, shown)):
+        write = functools.partial(Path.write_text, data=content, encoding="utf-8")
+        storage.write_atomically(path, write, new=not force)
     print(found.answer())
     for flag in found.flags:
         print(f"flag: {flag}")

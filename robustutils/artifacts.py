@@ -85,6 +85,8 @@ def describe(value: Any, device: torch.device | None = None) -> Any:
             for named in (value.named_parameters, value.named_buffers)
             for _, tensor in named(remove_duplicate=False)
         ]
+        if any(tensor.is_meta for tensor in state):
+            raise Unnamed(f"a {type(value).__name__} whose weights are elsewhere has no name")
         return {"layers": list(_layers(value)), "weights": tensor_hash(*state)}
     if isinstance(value, Mapping):
         return {str(key): describe(item, device) for key, item in value.items()}

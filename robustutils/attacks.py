@@ -16,12 +16,23 @@ from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, Protocol
+from weakref import WeakKeyDictionary, WeakSet
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from robustutils.speed import ONCE_FLOAT32, FastInputGradients, autocast, effective, exact, prepared
+from robustutils.speed import (
+    ONCE_FLOAT32,
+    FastInputGradients,
+    autocast,
+    does_without,
+    effective,
+    exact,
+    own_draws,
+    prepared,
+    said,
+)
 from robustutils.threats import Linf, ThreatSet
 
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -140,17 +151,46 @@ class Adam:
 def evaluation_mode(model: nn.Module) -> Iterator[None]:
     """Put every part of ``model`` in evaluation mode, and each back into its own mode afterwards.
 
-    Gradients can be computed within it even where the caller is in :class:`torch.inference_mode`, and passes are as fast
-    as :func:`robustutils.speed.prepared` makes them.
+    Gradients can be computed within it even where the caller is in :class:`torch.inference_mode`, passes are as fast
+    as :func:`robustutils.speed.prepared` makes them, and the model works on a copy of its images: one that changes them in
+    place changes nobody else's. An exported model, which has no other mode, stays in the one that it was exported in.
+
+    Raises:
+        ValueError: ``model`` is no module, or torch's default dtype is not float32.
     """
+    expect("model", model, nn.Module, "wrap it in a torch.nn.Module whose forward returns logits")
+    if torch.get_default_dtype() != torch.float32:
+        raise ValueError(
+            f"torch's default dtype is {torch.get_default_dtype()}: pixels are float32 here; set it back with "
+            "torch.set_default_dtype(torch.float32)"
+        )
     modes = [(part, part.training) for part in model.modules()]
-    model.eval()
+    try:
+        model.eval()
+    except NotImplementedError as refused:
+        does_without(model, "eval()", refused)
+    hook = None
+    if not isinstance(model, torch.jit.ScriptModule) and _copied not in model._forward_pre_hooks.values():
+        hook = model.register_forward_pre_hook(_copied, prepend=True)
     try:
         with torch.inference_mode(False), prepared(model):
             yield
     finally:
+        if hook:
+            hook.remove()
         for part, training in modes:
             part.training = training
+
+
+def _copied(model: nn.Module, given: tuple[Any, ...]) -> tuple[Any, ...]:
+    return tuple(part.clone() if isinstance(part, Tensor) else part for part in given)
+
+
+def expect(name: str, value: object, kind: type | tuple[type, ...], hint: str) -> None:
+    """Raises: ValueError where a value is not of its type; the message names both types, and the hint what to do."""
+    if not isinstance(value, kind):
+        first = kind[0] if isinstance(kind, tuple) else kind
+        raise ValueError(f"{name} must be a {first.__name__}, got a {type(value).__name__}: {hint}")
 
 
 # ---- the door ----
@@ -194,12 +234,24 @@ def logits_of(model: nn.Module, x: Tensor) -> Tensor:
     Raises:
         ValueError: it returns something else; the message says what.
     """
-    logits = model(x)
+    given = x.clone()
+    try:
+        logits = model(given)
+    except torch.OutOfMemoryError:
+        raise
+    except (Exception, SystemExit) as error:  # whatever a module of one's own raises
+        raise ValueError(f"the model fails on images {x.dtype} {list(x.shape)}: {said(error)}") from error
+    if ((given - x).abs() > 0).any():
+        raise ValueError(
+            "the model changes its images in place, and takes no copy: write x = x * a for x.mul_(a)"
+        )
     if not isinstance(logits, Tensor):
         raise ValueError(
             f"the model must return logits, a tensor [N, K], got a {type(logits).__name__}: "
             "wrap it in a module whose forward returns the logits alone"
         )
+    if not logits.is_floating_point():
+        raise ValueError(f"the model must return logits, real numbers, got {logits.dtype}")
     if logits.ndim != 2 or len(logits) != len(x) or logits.shape[1] < 2:
         raise ValueError(
             f"the model must return logits [{len(x)}, K] of K >= 2 classes, got shape {tuple(logits.shape)}"
@@ -212,6 +264,37 @@ def logits_of(model: nn.Module, x: Tensor) -> Tensor:
     return logits
 
 
+_tried: WeakSet[nn.Module] = WeakSet()
+
+
+def try_out(model: nn.Module, x: Tensor) -> Tensor:
+    """Logits [N, K] of images, seen to be no probabilities; of a model that is new, also whether one image and two work.
+
+    Attacks that leave out what is fooled end with such batches.
+
+    Raises:
+        ValueError: as :func:`logits_of`, or these are probabilities.
+    """
+    with exact(x):
+        logits = logits_of(model, x)
+        refuse_probabilities(logits)
+        if model not in _tried:
+            with own_draws(x.device):
+                _ = [logits_of(model, x[:n]) for n in (1, 2)]
+            _tried.add(model)
+    return logits
+
+
+def refuse_probabilities(logits: Tensor) -> None:
+    """Raises: ValueError where rows [N, K] are numbers of [0, 1] that sum to 1, of eight images also rounded ones."""
+    values = logits.float()
+    near = 1e-5 if len(values) < 8 else min(0.05, max(0.01, 0.005 * values.shape[1]))
+    if values.min() >= 0 and values.max() <= 1 + 1e-5 and ((values.sum(1) - 1).abs() <= near).all():
+        raise ValueError(
+            "the model must return logits, got probabilities (rows lie in [0, 1] and sum to 1): leave out its softmax"
+        )
+
+
 def admitted(model: nn.Module, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     """``x`` and ``y`` if an attack can work on them and on the model; see :func:`unchecked`.
 
@@ -220,6 +303,8 @@ def admitted(model: nn.Module, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
             returns probabilities or what :func:`logits_of` refuses, or its weights were made in
             :class:`torch.inference_mode`. The message names the offending value.
     """
+    for name, part in (("x", x), ("y", y)):
+        expect(name, part, Tensor, "torch.from_numpy makes one of an array")
     x, y = (part.clone() if part.is_inference() else part for part in (x, y))
     if _unchecked.get():
         return x, y
@@ -232,12 +317,9 @@ def admitted(model: nn.Module, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         raise ValueError(
             "the model's weights were made in torch.inference_mode, where nothing can have gradients: load it outside"
         )
-    with exact(x):
-        logits = logits_of(model, x)
+    logits = try_out(model, x)
     if not 0 <= y.min() <= y.max() < logits.shape[1]:
         raise ValueError(f"labels {y.min()}..{y.max()} do not fit a model of {logits.shape[1]} classes")
-    if logits.min() >= 0 and torch.allclose(logits.float().sum(1), torch.ones(len(logits), device=x.device)):
-        raise ValueError("the model must return logits, got probabilities (rows are positive and sum to 1)")
     return x, y
 
 
@@ -259,20 +341,57 @@ def guarded(call: Callable[..., Tensor]) -> Callable[..., Tensor]:
     return wrapped
 
 
+class NoGradient(ValueError):
+    """A model whose gradient by the images cannot be computed; the message says why."""
+
+
 def gradient_of(losses: Tensor, leaf: Tensor) -> Tensor:
     """The gradient of each loss [N] by its own part of ``leaf``, [N, ...].
 
     Raises:
-        ValueError: none reaches it.
+        NoGradient: none reaches it, or computing it fails.
     """
     if losses.requires_grad:
-        (gradient,) = torch.autograd.grad(losses.sum(), leaf, allow_unused=True)
+        try:
+            (gradient,) = torch.autograd.grad(losses.sum(), leaf, allow_unused=True)
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:
+            raise NoGradient(
+                f"the gradient by the images cannot be computed: {said(error)}. Attacks that follow it cannot work on the "
+                "model (checkpoints need use_reentrant=False); robustutils.square.Square needs none"
+            ) from error
         if gradient is not None:
             return gradient
-    raise ValueError(
+    raise NoGradient(
         "no gradient reaches the images: something in the model is not differentiable or cuts the graph (detach, no_grad, "
         "numpy). Attacks that follow the gradient cannot work on it; robustutils.square.Square needs none"
     )
+
+
+_precisions: WeakKeyDictionary[nn.Module, dict[torch.dtype, torch.dtype]] = WeakKeyDictionary()
+
+
+def precision(model: nn.Module, x: Tensor, dtype: torch.dtype) -> torch.dtype:
+    """In which precision an ascent runs: ``dtype``, or float32 where that would be emulated or the model fails in it.
+
+    Whether it does is tried once, with two images and their gradient.
+    """
+    dtype = effective(x.device, dtype)
+    if dtype == torch.float32:
+        return dtype
+    known = _precisions.setdefault(model, {})
+    if dtype not in known:
+        known[dtype] = dtype
+        try:
+            leaf = x[:2].detach().clone().requires_grad_(True)
+            with own_draws(x.device), torch.enable_grad(), FastInputGradients(), autocast(x.device, dtype):
+                total = model(leaf).float().sum()
+                torch.autograd.grad(total, leaf, allow_unused=True)
+        except Exception as error:
+            known[dtype] = torch.float32
+            does_without(model, str(dtype), error)
+    return known[dtype]
 
 
 def ascend(
@@ -297,7 +416,7 @@ def ascend(
     that fools the model, and the example leaves the batch; under bfloat16 that iterate is confirmed in float32
     before it leaves. The model must be in evaluation mode.
     """
-    dtype = effective(x.device, dtype)
+    dtype = precision(model, x, dtype)
     x = images = x.detach()
     delta, found = delta.detach(), delta.detach().clone()
     rows = torch.arange(len(x), device=x.device)
@@ -360,6 +479,7 @@ class IFGSM(InCube):
     dtype: torch.dtype = torch.float32
 
     def __post_init__(self) -> None:
+        _ = self.threat  # which refuses a radius out of range
         if self.steps < 1:
             raise ValueError(f"steps={self.steps}: at least one step is needed")
 
@@ -394,6 +514,7 @@ class RFGSM(InCube):
     seed: int = 0
 
     def __post_init__(self) -> None:
+        _ = self.threat
         if self.alpha is not None and not 0 <= self.alpha <= self.eps:
             raise ValueError(f"alpha={self.alpha}: the random step must lie in [0, eps={self.eps}]")
 

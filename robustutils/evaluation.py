@@ -11,15 +11,15 @@ it is classified correctly clean and under every attack. The three are never mix
 """
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 import torch
 from torch import Tensor, nn
 
 from robustutils import artifacts, flags
-from robustutils.artifacts import Artifact, kept
-from robustutils.attacks import Attack, Loss, cross_entropy, evaluation_mode, gradient_of, logits_of
+from robustutils.artifacts import Artifact, kept, value_of
+from robustutils.attacks import Attack, Loss, cross_entropy, evaluation_mode, expect, gradient_of, logits_of
 from robustutils.bounds import Margins, verified
 from robustutils.data import Dataset
 from robustutils.default_attack import DefaultAttack
@@ -77,6 +77,9 @@ BATCH = 1000
 
 def _in_batches(model: nn.Module, of: Callable[..., Tensor], size: int, *given: Tensor) -> Tensor:
     """A function of some tensors [N, ...], ``size`` rows at a time on the model's device, in evaluation mode: on the CPU."""
+    expect("model", model, nn.Module, "wrap it in a torch.nn.Module whose forward returns logits")
+    for part in given:
+        expect("images and labels", part, Tensor, "torch.from_numpy makes one of an array")
     device = device_of(model)
     batches = zip(*(part.split(size) for part in given), strict=True)
     with evaluation_mode(model), torch.no_grad():
@@ -199,8 +202,11 @@ def evaluate(
     """Attack every example of a data set and judge each on a fresh forward pass, with what speaks against it; kept.
 
     Raises:
-        ValueError: the model has fewer classes than the data set, or returns no finite logits.
+        ValueError: the model has fewer classes than the data set, or returns no finite logits; an argument is of another
+            type, or the seed has more than 64 bits.
     """
+    check_arguments(model, dataset, seed)
+    expect("attack", attack, Callable, "robustutils.attacks has some")  # type: ignore[arg-type]
     found = kept(_verdicts, model, attack, dataset, batch_size, seed)
     clean, attacked = found["clean"], found["attacked"]
     raised = flags.sentences(found, clean, len(dataset.classes), averaged=getattr(attack, "passes", 0))
@@ -208,6 +214,15 @@ def evaluate(
         label = getattr(model, "name", type(model).__name__)
         artifacts.shelf.flags[f"{label} under {attack} on {dataset.name}"] = raised
     return AttackResult(clean, attacked, raised)
+
+
+def check_arguments(model: object, dataset: object, seed: object) -> None:
+    """Raises: ValueError where a model, a data set or a seed of 64 bits is none; the message names what it is."""
+    expect("model", model, (nn.Module, Artifact), "wrap it in one whose forward returns logits")
+    expect("dataset", dataset, Dataset, "Dataset.from_pixels makes one of images and labels")
+    expect("seed", seed, int, "any of 64 bits")
+    if not -(2**63) <= seed < 2**64:  # type: ignore[operator]
+        raise ValueError(f"seed={seed}: must be an integer of 64 bits")
 
 
 def _verdicts(
@@ -253,7 +268,15 @@ def robust_accuracy(
         ValueError: as :func:`evaluate`, or ``eps`` is negative.
     """
     attack = DefaultAttack(threat=norm(eps=eps))
-    return evaluate(model, attack, dataset, batch_size=batch_size, seed=seed).robust_accuracy()
+    found = evaluate(model, attack, dataset, batch_size=batch_size, seed=seed)
+    if found.clean.float().mean() < POOR:
+        wanted = flags.scaled(value_of(model), dataset.images, dataset.labels)
+        found = replace(found, flags=found.flags + wanted)
+    return found.robust_accuracy()
+
+
+POOR = 0.9
+"""Below this accuracy :func:`robust_accuracy` tries whether the model wants pixels in another scale."""
 
 
 def losses_under(model: Model, attack: Attack, dataset: Dataset, *, seed: int = 0) -> Tensor:

@@ -90,7 +90,8 @@ def gallery(
                 pixels = images[column].permute(1, 2, 0).numpy()
                 axis.imshow(pixels.squeeze(), cmap="gray", vmin=0, vmax=1)
         for axis, note in zip(line, (notes or {}).get(label, ()), strict=False):
-            axis.text(0.5, -0.04, note, transform=axis.transAxes, ha="center", va="top", fontsize=8)
+            place = {"transform": axis.transAxes, "ha": "center", "va": "top"}
+            axis.text(0.5, -0.04, note, **place, fontsize=8, parse_math=False)  # a class may be called $a
         line[0].text(-0.12, 0.5, label, transform=line[0].transAxes, ha="right", va="center", fontsize=9)
     for axis, title in zip(axes[0], titles or (), strict=False):
         axis.set_title(title, fontsize=9)

@@ -8,6 +8,7 @@ or use :func:`build`.
 import importlib
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 
 from robustutils import provenance, registry, storage
 from robustutils.registry import unknown
+from robustutils.speed import said
 
 log = logging.getLogger(__name__)
 
@@ -233,8 +235,8 @@ def load(function: str, weights: str | Path | None = None) -> nn.Module:
     try:
         builder = getattr(importlib.import_module(module), name)
         model = builder()
-    except Exception as error:
-        raise ModelError(f"model={function!r}: {type(error).__name__}: {error}") from error
+    except (Exception, SystemExit) as error:
+        raise ModelError(f"model={function!r}: {said(error)}") from error
     if not isinstance(model, nn.Module):
         raise ModelError(f"model={function!r} returns a {type(model).__name__}, not a torch.nn.Module")
     if weights is not None:
@@ -244,4 +246,6 @@ def load(function: str, weights: str | Path | None = None) -> nn.Module:
             raise ModelError(f"weights={str(weights)!r} is no readable safetensors file: {error}") from error
         except RuntimeError as error:
             raise ModelError(f"weights={str(weights)!r} do not fit {function!r}: {error}") from error
-    return model.eval()
+    with suppress(NotImplementedError):  # an exported one has no other mode
+        model.eval()
+    return model

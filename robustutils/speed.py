@@ -10,16 +10,39 @@ blocks of 4 x 4 neighbouring pixels, which become 16 output channels, the same s
 
 import ctypes
 import functools
+import logging
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.overrides import TorchFunctionMode
+
+log = logging.getLogger(__name__)
+
+_without: WeakKeyDictionary[nn.Module, set[str]] = WeakKeyDictionary()
+
+
+def does_without(model: nn.Module, what: str, because: BaseException) -> None:
+    """Say once in the log what fails with a model, which runs without it."""
+    if what not in _without.setdefault(model, set()):
+        _without[model].add(what)
+        log.warning("%s runs without %s: %s", type(model).__name__, what, said(because))
+
+
+def said(error: BaseException) -> str:
+    """An exception of a stranger's code in one line: its type, and the first line of what it says."""
+    return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
+
+
+def own_draws(device: torch.device) -> AbstractContextManager[None]:
+    """Within it torch's random numbers can be drawn without a trace on the process or on ``device``."""
+    return torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])
 
 
 def fast_dtype(device: torch.device) -> torch.dtype:
@@ -32,9 +55,10 @@ def fast_dtype(device: torch.device) -> torch.dtype:
 
 
 def device_of(model: nn.Module) -> torch.device:
-    """Where a model computes: the device of its first parameter or buffer, the CPU where it has none."""
+    """Where a model computes: the device of its first parameter or buffer with contents, the CPU where it has none."""
     for part in (*model.parameters(), *model.buffers()):
-        return part.device
+        if not part.is_meta:
+            return part.device
     return torch.device("cpu")
 
 
@@ -84,7 +108,8 @@ def prepared(model: nn.Module) -> Iterator[None]:
     """Within it passes of the model cost less: kernels of convolutions lie in channels_last, and freed memory is kept.
 
     Afterwards the kernels lie as before (a model whose kernels lie so already is not touched); memory goes on being kept,
-    see :func:`keep_freed_blocks`.
+    see :func:`keep_freed_blocks`. A model that fails in this layout, as one with a ``view`` behind a pooling, or that takes
+    no hooks keeps its own.
     """
     keep_freed_blocks()
     kernels = [
@@ -92,13 +117,37 @@ def prepared(model: nn.Module) -> Iterator[None]:
         for kernel in model.parameters()
         if kernel.ndim == 4 and not kernel.is_inference() and kernel.stride() != _channels_last(kernel)
     ]
+
+    def lay_back() -> None:
+        for kernel, before in kernels:
+            kernel.data = before
+
+    def try_layout(module: nn.Module, given: tuple[Any, ...]) -> None:
+        if module in _layouts:
+            return
+        try:
+            with exact(given[0]), own_draws(given[0].device):
+                module.forward(*(part[:2].clone() for part in given))
+            _layouts[module] = True
+        except Exception:
+            _layouts[module] = False
+            lay_back()
+
+    if not kernels or isinstance(model, torch.jit.ScriptModule) or not _layouts.get(model, True):
+        yield
+        return
     for kernel, _ in kernels:
         kernel.data = kernel.data.clone(memory_format=torch.channels_last)
+    hook = model.register_forward_pre_hook(try_layout)
     try:
         yield
     finally:
-        for kernel, before in kernels:
-            kernel.data = before
+        hook.remove()
+        lay_back()
+
+
+_layouts: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
+"""Of each model whose kernels were laid anew, whether its passes work in that layout."""
 
 
 def _channels_last(kernel: Tensor) -> tuple[int, ...]:

@@ -28,6 +28,7 @@ class Square(InCube):
     seed: int = 0
 
     def __post_init__(self) -> None:
+        _ = self.threat  # which refuses a radius out of range
         if self.queries < 1:
             raise ValueError(f"queries={self.queries}: at least one is needed")
         if not 0 < self.p <= 1:

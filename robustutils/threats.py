@@ -6,6 +6,7 @@ brought back into the set, and which direction of unit size climbs fastest. The 
 """
 
 from dataclasses import dataclass
+from numbers import Real
 from typing import Protocol
 
 import torch
@@ -50,8 +51,10 @@ class Linf(_Added):
     eps: float
 
     def __post_init__(self) -> None:
-        if not 0 <= self.eps <= 1:
-            raise ValueError(f"eps={self.eps}: a linf radius for pixels in [0, 1] must lie in [0, 1]")
+        if not (isinstance(self.eps, Real) and 0 <= self.eps <= 1):
+            raise ValueError(
+                f"eps={self.eps!r}: a linf radius for pixels in [0, 1] must be a number in [0, 1]"
+            )
 
     def start(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
         """Uniform in the cube, or zero."""
@@ -80,8 +83,8 @@ class L2(_Added):
     eps: float
 
     def __post_init__(self) -> None:
-        if not self.eps >= 0:
-            raise ValueError(f"eps={self.eps}: an l2 radius must not be negative")
+        if not (isinstance(self.eps, Real) and self.eps >= 0):
+            raise ValueError(f"eps={self.eps!r}: an l2 radius must be a number that is not negative")
 
     def start(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
         """Uniform in the ball, or zero."""

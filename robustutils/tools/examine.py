@@ -12,16 +12,25 @@ from typing import Any
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from robustutils import figures, masking, provenance, tables
-from robustutils.artifacts import kept, later, value_of
-from robustutils.attacks import PGD, decaying, evaluation_mode, margin
+from robustutils import figures, flags, masking, provenance, tables
+from robustutils.artifacts import Absent, kept, later, value_of
+from robustutils.attacks import PGD, decaying, evaluation_mode, gradient_of, logits_of, margin, try_out
 from robustutils.data import Dataset
 from robustutils.default_attack import DefaultAttack
-from robustutils.evaluation import Model, adversarial, correct, evaluate, predicted, robust_accuracy
+from robustutils.evaluation import (
+    Model,
+    adversarial,
+    check_arguments,
+    correct,
+    evaluate,
+    predicted,
+    robust_accuracy,
+)
 from robustutils.papers.blind_spot import blind_spots
 from robustutils.papers.blind_spot.blind_spots import Cell, FixedRadius, attack_cell
-from robustutils.speed import device_of, exact
+from robustutils.speed import device_of, said
 from robustutils.statistics import Rate
+from robustutils.storage import CacheError
 from robustutils.threats import Linf
 
 CELLS = ((1.0, 0.0), (0.9, 0.0), (0.9, 0.05), (0.8, 0.1), (0.7, 0.15))
@@ -69,8 +78,8 @@ class Examination:
 
     def _repr_html_(self) -> str:
         """The answer, the flags and the verdict on the gradients: what Jupyter shows."""
-        flags = "".join(f"<li>{escape(flag)}</li>" for flag in self.flags)
-        raised = f'<ul class="flags">{flags}</ul>' if flags else ""
+        items = "".join(f"<li>{escape(flag)}</li>" for flag in self.flags)
+        raised = f'<ul class="flags">{items}</ul>' if items else ""
         verdict = self.diagnosis.sentence()
         return f'<p class="answer">{escape(self.answer())}</p>{raised}<p>Gradients: {escape(verdict)}.</p>'
 
@@ -219,12 +228,13 @@ def examine(
         ValueError: the model cannot be attacked on these data, or is right on fewer than 4 of the first images; the message
             says why.
     """
-    if not 0 < eps <= 1 or n < 10:
-        raise ValueError(f"eps={eps}, n={n}: eps must lie in (0, 1] and n be at least 10")
+    check_arguments(model, dataset, seed)
+    threat = Linf(eps=eps)
+    if eps == 0 or not isinstance(n, int) or n < 10:
+        raise ValueError(f"eps={eps}, n={n}: eps must lie in (0, 1] and n be an integer of at least 10")
     test = dataset.first(min(n, len(dataset)))
     few = test.first(min(FEW, len(test)))
     clock = _Clock(report)
-    threat = Linf(eps=eps)
     net: nn.Module = value_of(model)
     about = {
         "model": label or type(net).__name__,
@@ -239,13 +249,14 @@ def examine(
         "environment": provenance.environment(device_of(net)),
         "date": datetime.now(UTC).date().isoformat(),
     }
-    _take(net, test.first(1))
+    _take(net, test.first(8))
     hits = clock("accuracy", lambda: kept(correct, model, test.images, test.labels))
     right = int(hits[: len(few)].sum())
     if right < 4:
         raise ValueError(
             f"the model classifies {right} of the first {len(few)} images of {dataset.name} correctly: "
             "there is nothing to attack. It must take pixels in [0, 1] and know the classes in the data set's order"
+            + "".join(f": {flag}" for flag in flags.scaled(net, test.images, test.labels))
         )
     robust = clock("the default attack", lambda: robust_accuracy(model, test, eps=eps, seed=seed))
     diagnosis = clock(
@@ -276,17 +287,12 @@ def examine(
     )
 
 
-def _take(net: nn.Module, one: Dataset) -> None:
-    """Raises: ValueError where the model cannot run on an image of the data; the message names its shape and the reason."""
-    x = one.images.to(device_of(net))
-    with evaluation_mode(net), exact(x):
-        try:
-            net(x)
-        except Exception as error:  # whatever a module of one's own raises
-            raise ValueError(
-                f"the model does not take images of {one.name}, {x.dtype} {list(x.shape[1:])}: "
-                f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
-            ) from error
+def _take(net: nn.Module, some: Dataset) -> None:
+    """Raises: ValueError where the model cannot be attacked on some images of the data; the message says why."""
+    leaf = some.images.to(device_of(net)).clone().requires_grad_(True)
+    with evaluation_mode(net):
+        try_out(net, leaf.detach())
+        gradient_of(logits_of(net, leaf).float().sum(1), leaf)
 
 
 def _kind(flag: str) -> str:
@@ -295,7 +301,7 @@ def _kind(flag: str) -> str:
 
 
 class _Clock:
-    """Runs the parts one after the other, says what it does, and how long each takes."""
+    """Runs the parts one after the other, says what it does, how long each takes, and which one failed."""
 
     def __init__(self, report: Callable[[str], None]) -> None:
         self.report, self.seconds = report, dict[str, float]()
@@ -303,7 +309,12 @@ class _Clock:
     def __call__(self, part: str, run: Callable[[], Any]) -> Any:
         self.report(f"{part} ...")
         start = time.perf_counter()
-        found = run()
+        try:
+            found = run()
+        except (ValueError, OSError, CacheError, Absent):
+            raise
+        except (Exception, SystemExit) as error:  # whatever a module of one's own raises
+            raise ValueError(f"{part} failed: {said(error)}") from error
         self.seconds[part] = round(time.perf_counter() - start, 1)
         self.report(f"{part}: {self.seconds[part]:.0f} s")
         return found

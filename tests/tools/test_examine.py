@@ -113,8 +113,8 @@ def test_a_curve_that_rises_or_does_not_end_is_a_flag():
         (Behind(logits=lambda z: z[:, :5]), "5 classes.*labels.* 9"),
         (Behind(logits=lambda z: (z, z)), "tuple"),
         (Behind(logits=lambda z: z.roll(1, 1)), "nothing to attack"),
-        (Behind(pixels=lambda x: x[..., :8, :8]), r"images of digits.*\[1, 28, 28\].*RuntimeError"),
-        (Behind(pixels=lambda x: x.double()), "images of digits.*torch.float32"),
+        (Behind(pixels=lambda x: x[..., :8, :8]), r"fails on images.*\[8, 1, 28, 28\].*RuntimeError"),
+        (Behind(pixels=lambda x: x.double()), "fails on images torch.float32"),
     ],
     ids=["NaN", "five classes", "tuple", "classes in another order", "other shape", "other type"],
 )

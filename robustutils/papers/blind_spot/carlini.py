@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from robustutils.artifacts import Call, later
-from robustutils.attacks import PGD, SURE, evaluation_mode, guarded, margin, wide
+from robustutils.attacks import PGD, SURE, evaluation_mode, guarded, margin, precision, wide
 from robustutils.data import Dataset
 from robustutils.evaluation import Model, adversarial, correct
 from robustutils.speed import FastInputGradients, autocast, device_of, exact
@@ -172,7 +172,7 @@ class _Carlini:
         """
         rows = self.rows(self, x, y, start)
         images, distances = x.clone(), torch.full((len(x),), torch.inf, device=x.device)
-        with torch.enable_grad(), FastInputGradients(), autocast(x.device, self.dtype):
+        with torch.enable_grad(), FastInputGradients(), autocast(x.device, precision(model, x, self.dtype)):
             while len(rows.y):
                 leaf = rows.w.detach().requires_grad_(True)
                 made = (torch.tanh(leaf) + 1) / 2
