@@ -25,16 +25,16 @@ CHAPTERS = sorted((ROOT / "chapters").glob("*.py"))
 PAPERS = sorted(path.name for path in (PACKAGE / "papers").iterdir() if (path / "__init__.py").exists())
 
 BUDGETS = {
-    "top": 5410,
-    "book": 2870,
-    "tools": 960,
-    "papers/ensemble": 760,
-    "papers/disentangling": 2700,
-    "papers/blind_spot": 1480,
-    "papers/invariance": 1880,
+    "top": 5800,
+    "book": 3010,
+    "tools": 970,
+    "papers/ensemble": 700,
+    "papers/disentangling": 2645,
+    "papers/blind_spot": 1405,
+    "papers/invariance": 1750,
 }
 """Most lines of each folder. A budget is raised by a commit that says what the new lines give a user."""
-MOST_LINES = 16_200
+MOST_LINES = 16_270
 """Of the whole package."""
 EXCEPTIONS = {
     "book.catalogue": {f"papers/{name}" for name in PAPERS},
