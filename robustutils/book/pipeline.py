@@ -47,7 +47,7 @@ MOST_CHAPTERS = 4
 """Chapters that run at the same time; each takes about a gigabyte."""
 RENDERER = """
 import os, sys, threading
-threading.Thread(target=lambda: (sys.stdin.buffer.read(), os._exit(1)), daemon=True).start()
+threading.Thread(target=lambda: (os.read(0, 1), os._exit(1)), daemon=True).start()
 from jupyter_book.cli.main import main
 sys.exit(main())
 """
