@@ -1,10 +1,8 @@
 """Networks: published, cached, or trained, resumed and never half done; alone and side by side."""
 
 import logging
-import os
 import pickle
 import re
-import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,6 +12,7 @@ from functools import wraps
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import torch
 import torch.nn.functional as F
@@ -578,12 +577,14 @@ def test_what_stopped_a_worker_is_raised(few):
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_worker_that_is_killed_is_told_with_the_network(few, workers):
-    networks = [Network(TINY.replace(epochs=2000), few, seed=seed) for seed in (0, 1)]
+    networks = [Network(TINY.replace(epochs=200_000), few, seed=seed) for seed in (0, 1)]
 
     def kill() -> None:
-        while not (children := torch.multiprocessing.active_children()):
-            time.sleep(0.01)
-        os.kill(children[0].pid, signal.SIGKILL)
+        mine = psutil.Process()
+        while len(spawned := [p for p in mine.children() if "spawn_main" in " ".join(p.cmdline())]) < workers:
+            time.sleep(0.1)
+        time.sleep(0.5)  # until both trainings are handed over
+        spawned[0].kill()
 
     threading.Thread(target=kill).start()
     lost = " or ".join(re.escape(network.name) for network in networks[:workers])
