@@ -524,7 +524,9 @@ def test_a_generator_moves_on_between_calls(name):
     generator = torch.Generator().manual_seed(0)
     first, second = (every_attack()[name](net, x, y, generator) for _ in range(2))
     deterministic = name in {"FGSM", "IFGSM"}
-    assert torch.equal(first, second) == deterministic
+    assert torch.equal(first, second) == deterministic, (
+        f"{name}: an attack that draws nothing stands in the set above, one that draws uses the generator"
+    )
 
 
 @ALL

@@ -122,7 +122,9 @@ def test_a_report_is_of_what_is_published_and_nothing_disagrees(chapter):
     report, pieces = checks.read(checks.path(chapter, BOOK)), outcomes_files.read(path)
     assert report is not None, f"make check CHAPTER={chapter}"
     assert report.disagreeing == []
-    assert f"results/{path.name}" in report.evidence
+    assert f"results/{path.name}" in report.evidence, (
+        f"the report says nothing of the files it checked: make check CHAPTER={chapter} renews it"
+    )
     assert report.changed(BOOK) == [], f"changed since the check: make check CHAPTER={chapter}"
     small = [(name, tensors) for piece in pieces for name, tensors in piece.small.items()]
     published = {(name, ", ".join(tensors)) for name, tensors in small}

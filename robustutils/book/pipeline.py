@@ -103,10 +103,13 @@ def notebook_path(chapter: str) -> Path:
     """The notebook of a chapter.
 
     Raises:
-        PipelineError: there is no such chapter; the message lists those there are.
+        PipelineError: there is no such chapter, or only its text; the message lists those there are.
     """
     if chapter not in chapters():
-        raise PipelineError(unknown("chapter", chapter, chapters()))
+        unmade = f"{chapter} has no notebook yet: make references makes it from {chapter}.py"
+        raise PipelineError(
+            unmade if chapter in chapters_from_text() else unknown("chapter", chapter, chapters())
+        )
     return provenance.repository() / "chapters" / f"{chapter}.ipynb"
 
 
