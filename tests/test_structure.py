@@ -26,7 +26,7 @@ PAPERS = sorted(path.name for path in (PACKAGE / "papers").iterdir() if (path / 
 
 BUDGETS = {
     "top": 5800,
-    "book": 3010,
+    "book": 3015,
     "tools": 970,
     "papers/ensemble": 700,
     "papers/disentangling": 2645,
