@@ -34,7 +34,7 @@ BUDGETS = {
     "papers/invariance": 1750,
 }
 """Most lines of each folder. A budget is raised by a commit that says what the new lines give a user."""
-MOST_LINES = 16_270
+MOST_LINES = 16_280
 """Of the whole package."""
 EXCEPTIONS = {
     "book.catalogue": {f"papers/{name}" for name in PAPERS},
