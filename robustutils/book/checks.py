@@ -53,13 +53,11 @@ def compare(published: Piece, today: Piece) -> list[Agreement]:
                 found.append(Agreement(*name, n, problem))
     if not published.rows:
         for artifact in published.small.keys() & today.small.keys():
-            before, after = (
-                {part: tensor.numpy() for part, tensor in piece.small[artifact].items() if tensor.ndim != 4}
-                for piece in (published, today)
-            )
-            if before:
-                n = max(map(len, before.values()))
-                found.append(Agreement(artifact, ", ".join(before), n, _apart(before, after)))
+            after = {part: tensor.numpy() for part, tensor in today.small[artifact].items()}
+            for part, tensor in published.small[artifact].items():
+                if tensor.ndim != 4:
+                    problem = _apart({part: tensor.numpy()}, after)
+                    found.append(Agreement(artifact, part, len(tensor), problem))
     return sorted(found, key=lambda row: (row.id, row.row))
 
 
@@ -80,9 +78,9 @@ def _differ(published: RowOutcomes, today: RowOutcomes) -> tuple[int, str]:
 
 
 def _apart(before: Mapping[str, np.ndarray], after: Mapping[str, np.ndarray]) -> str:
-    """What differs between named arrays beyond the tolerance, in words."""
-    if before.keys() != after.keys():
-        return f"{', '.join(sorted(before))} became {', '.join(sorted(after)) or 'nothing'}"
+    """What differs between arrays of the same names beyond the tolerance, in words; new names are no difference."""
+    if absent := sorted(before.keys() - after.keys()):
+        return f"{', '.join(absent)} became {', '.join(sorted(after)) or 'nothing'}"
     return "; ".join(filter(None, (_moved(name, array, after[name]) for name, array in before.items())))
 
 

@@ -182,6 +182,12 @@ def test_artifacts_of_another_shape_or_name_are_no_agreement(today, said):
     assert [row.problem for row in checks.compare(published, artifacts(**today))] == [said]
 
 
+def test_what_today_keeps_besides_is_no_difference():
+    assert [
+        row.problem for row in checks.compare(artifacts(value=HALF), artifacts(value=HALF, more=HALF))
+    ] == [""]
+
+
 def test_pictures_are_not_compared_pixel_by_pixel():
     published, today = (artifacts(picture=np.full((2, 1, 3, 3), value), value=HALF) for value in (0.0, 1.0))
     assert [row.row for row in checks.compare(published, today)] == ["value"]
