@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from html import escape
 from typing import Any
 
+import torch
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
@@ -260,7 +261,8 @@ def examine(
         )
     robust = clock("the default attack", lambda: robust_accuracy(model, test, eps=eps, seed=seed))
     diagnosis = clock(
-        "masked gradients", lambda: masking.diagnose(model, few, eps=eps, transferred={}, queries=500)
+        "masked gradients",
+        lambda: masking.diagnose(model, few, eps=eps, transferred={}, queries=500, dtype=torch.float32),
     )
     cells = clock("blind spots", lambda: _cells(model, few, threat, seed))
     radii, curve = clock("over the radius", lambda: _over_radius(model, few, eps, seed))
