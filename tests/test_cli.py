@@ -80,7 +80,7 @@ def test_a_command_does_its_step_and_says_so(repo, calls, capsys, arguments, fir
 
 def test_the_site_is_the_published_edition(repo, calls, capsys):
     assert cli.main(["site"]) == 0
-    assert calls == [("render", repo)]
+    assert calls == [("read_all", repo / "book" / "results"), ("render", repo)]
     assert capsys.readouterr().out == "open _build/html/index.html\n"
 
 
