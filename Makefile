@@ -35,7 +35,7 @@ NBVAL = --nbval-lax --nbval-cell-timeout=600 -p no:cacheprovider chapters/*.ipyn
 test: setup ## all tests on up to four cores, and every chapter re-executed at quick against its stored outputs
 	$(PYTEST) --no-loadscope-reorder $(NBVAL) tests
 
-faults: setup ## kills, damaged files, hostile models, data and parameters by the hundred: five minutes
+faults: setup ## kills, damaged files, hostile data and parameters by the hundred; KILLS=60 for more kills
 	$(PYTEST) tests/faults/fault_*.py
 
 nbval: setup ## only the chapters: re-execute at quick and compare the checked cells
